@@ -1,0 +1,120 @@
+"""What a reader must know to read the table: units, seeds, selection, what is missing and why."""
+
+from experiments.answers import comparable
+from experiments.references import References, latent_dims
+from experiments.results import CellResult, RunResult, StudyResults
+from experiments.table import LPIPS
+
+_MOST_NAMED = 12  # unfinished runs; the file of runs names them all
+
+
+def caption(results: StudyResults, references: References) -> list[str]:
+    """Return the sentences below the table, the general ones first."""
+    parts = [
+        _means(results),
+        _units(results),
+        _verdicts(),
+        _reference_words(references),
+        _lpips(results),
+        _comparability(results),
+        *references.notes,
+        *_missing(results),
+    ]
+    return [part for part in parts if part]
+
+
+def _setting(results: StudyResults, section: str, name: str) -> str:
+    value = results.config.get(section, {}).get(name)
+    return "swept" if results.is_swept(f"{section}.{name}") else str(value)
+
+
+def _means(results: StudyResults) -> str:
+    seeds = sorted({run.seed for run in results.runs})
+    named = f"seed{'s' if len(seeds) != 1 else ''} {', '.join(str(seed) for seed in seeds)}"
+    select = _setting(results, "evaluate", "select")
+    rule = "the epoch that evaluate.select chose (swept)" if select == "swept" else f"the epoch with the best {select}"
+    several = any(len(cell.done) > 1 for cell in results.cells)
+    interval = "± is half the 95% Student t interval over seeds" if several else "one seed: no interval"
+    return f"Means over seeds ({named}); {interval}. Measured on {_images(results)}, with the weights of {rule}."
+
+
+def _images(results: StudyResults) -> str:
+    count = results.data.get("splits", {}).get("test", {}).get("images")
+    return "the test split" if count is None or results.is_swept("data.") else f"N = {count} test images"
+
+
+def _units(results: StudyResults) -> str:
+    likelihood = _setting(results, "evaluate", "likelihood")
+    scaled = ", its one scale fitted on training reconstructions" if likelihood in ("gaussian", "laplace") else ""
+    dims = "/".join(str(dim) for dim in latent_dims(results))
+    return (
+        "ELBO (beta = 1), reconstruction (negative log-likelihood) and KL in nats per image, evaluation "
+        f"likelihood {likelihood}{scaled}; MSE in squared pixel units (pixels 0 to 1); AU: active units "
+        f"(variance of mu over images above 0.01) of {dims} dimensions. ↑ higher, ↓ lower is better."
+    )
+
+
+def _verdicts() -> str:
+    return (
+        "Verdict on posterior collapse: full (no active unit or KL under 0.5 nat), ignored (the decoder does "
+        "not use z), partial (few units left), none."
+    )
+
+
+def _reference_words(references: References) -> str:
+    if not references.rows:
+        return ""
+    return (
+        "References are fitted on train: the mean image (as a VAE that ignores its input, KL 0), and PCA. "
+        "PCA(AU) MSE: PCA with as many components as the cell's runs have active units."
+    )
+
+
+def _lpips(results: StudyResults) -> str:
+    done = [run for cell in results.cells for run in cell.done]
+    without = [run for run in done if LPIPS not in run.metrics]
+    if not without:
+        return ""
+    reasons = sorted({_lpips_reason(run) for run in without})
+    if len(without) == len(done):
+        return f"No LPIPS: {'; '.join(reasons)}."
+    return f"LPIPS of {len(done) - len(without)} of {len(done)} runs; of the others: {'; '.join(reasons)}."
+
+
+def _lpips_reason(run: RunResult) -> str:
+    return "switched off by evaluate.lpips" if run.lpips == "off" else run.lpips or "not recorded"
+
+
+def _comparability(results: StudyResults) -> str:
+    if results.is_swept("data."):
+        return (
+            "Cells see different data (data.* is swept), so their numbers are not comparable; the references "
+            "are those of the base config's data."
+        )
+    if not comparable(results):
+        return (
+            "ELBOs and reconstructions under different evaluation likelihoods are not comparable (evaluate.* is swept)."
+        )
+    return ""
+
+
+def _missing(results: StudyResults) -> list[str]:
+    """Return what is not (yet) in the table: runs that failed or wait, cells not asked for."""
+    parts = []
+    unfinished = [(cell, run) for cell in results.cells for run in cell.runs if run.state != "done"]
+    if unfinished:
+        counts = ", ".join(f"{count} {state}" for state, count in results.counts().items())
+        named = "; ".join(_named(cell, run) for cell, run in unfinished[:_MOST_NAMED])
+        more = f"; and {len(unfinished) - _MOST_NAMED} more" if len(unfinished) > _MOST_NAMED else ""
+        parts.append(f"Incomplete, {len(results.runs)} runs: {counts}. {named}{more}.")
+    if results.planned > len(results.cells):
+        parts.append(f"{len(results.cells)} of {results.planned} cells have been started.")
+    return parts
+
+
+def _named(cell: CellResult, run: RunResult) -> str:
+    words = f"{cell.cell} seed={run.seed} {run.state}"
+    if run.failure:
+        reason = run.failure.splitlines()[0]
+        return f"{words} ({reason[:97] + '...' if len(reason) > 100 else reason})"
+    return f"{words}, epoch {run.epochs}" if run.epochs else words

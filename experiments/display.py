@@ -1,0 +1,148 @@
+"""What `vae-sweep run` shows while it works: a live table on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from experiments.coordinator import Coordinator, RunWatch
+
+_MAX_ROWS = 24
+_PLAIN_EVERY_S = 20.0
+_STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "failed": "bold red"}
+_COLUMNS = (
+    ("val ELBO", "val/elbo", "{:.2f}"),
+    ("SSIM", "val/ssim", "{:.3f}"),
+    ("AU", "latent/active_units", "{:.0f}"),
+)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `42 s`, `3 min 05 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def remaining_s(watch: "RunWatch", usual_epoch_s: float | None) -> float | None:
+    """Return the s of training that a run still needs, judged by its own epochs or the usual one; None: unknown."""
+    if watch.ended:
+        return 0.0
+    seconds = list(watch.history.seconds.values())[-5:]
+    epoch_s = fmean(seconds) if seconds else usual_epoch_s
+    left = watch.info["epochs"] - max(watch.history.epochs, default=0)
+    return None if epoch_s is None else left * epoch_s
+
+
+class Display:
+    """Shows a coordinator's runs; a context manager around `Coordinator.run`."""
+
+    def __init__(self, console: Console, workers: int) -> None:
+        self._console = console
+        self._workers = workers
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+        self._states: dict[str, str] = {}
+        self._spoke = time.monotonic()
+        self._warning: str | None = None
+
+    def __enter__(self) -> "Display":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, coordinator: "Coordinator") -> None:
+        """Show the present state."""
+        watches = list(coordinator.runs.values())
+        if self._live:
+            parts: list[Table | Text] = [self._table(watches), Text(self._summary(watches))]
+            parts += [
+                Text(f"{watch.info['cell']} seed={watch.info['seed']}{_why(watch)}", style="red")
+                for watch in [watch for watch in watches if watch.state == "failed"][:5]
+            ]
+            if coordinator.warning:
+                parts.append(Text(coordinator.warning, style="yellow"))
+            self._live.update(Group(*parts))
+        else:
+            self._say(watches, coordinator.warning)
+
+    def _table(self, watches: "Sequence[RunWatch]") -> Table:
+        table = Table(title=None, expand=False)
+        for name in ("cell", "seed", "state", "epoch", "ETA"):
+            table.add_column(name, justify="left" if name in ("cell", "state") else "right", no_wrap=True)
+        for name, _, _ in _COLUMNS:
+            table.add_column(name, justify="right", no_wrap=True)
+        usual = _usual_epoch_s(watches)
+        shown = _most_interesting(watches)
+        for watch in shown:
+            table.add_row(*self._cells(watch, usual), style=_STYLES[watch.state])
+        if len(shown) < len(watches):
+            table.caption = f"{len(watches) - len(shown)} more runs"
+        return table
+
+    def _cells(self, watch: "RunWatch", usual_epoch_s: float | None) -> list[str]:
+        left = remaining_s(watch, usual_epoch_s) if watch.state == "running" else None
+        latest = next((metrics for metrics in reversed(watch.history.epochs.values()) if "val/elbo" in metrics), {})
+        numbers = [form.format(latest[key]) if key in latest else "" for _, key, form in _COLUMNS]
+        epochs = f"{max(watch.history.epochs, default=0)}/{watch.info['epochs']}"
+        eta = duration(left) if left is not None else ""
+        return [watch.info["cell"], str(watch.info["seed"]), watch.state, epochs, eta, *numbers]
+
+    def _summary(self, watches: "Sequence[RunWatch]") -> str:
+        counts = {state: sum(watch.state == state for watch in watches) for state in _STYLES}
+        words = [f"{count} {state}" for state, count in counts.items() if count]
+        usual = _usual_epoch_s(watches)
+        left = [remaining_s(watch, usual) for watch in watches]
+        known = [seconds for seconds in left if seconds is not None]
+        if any(known) and len(known) == len(left):
+            words.append(f"about {duration(sum(known) / self._workers)} left")
+        return f"{len(watches)} runs: " + ", ".join(words)
+
+    def _say(self, watches: "Sequence[RunWatch]", warning: str | None) -> None:
+        for watch in watches:
+            if watch.state != self._states.get(watch.directory.id, "waiting"):
+                cell, seed, state, epoch, _, elbo, ssim, units = self._cells(watch, None)
+                numbers = f", val ELBO {elbo}, SSIM {ssim}, {units} active units" if elbo else ""
+                self._line(f"{cell} seed={seed}: {state}, epoch {epoch}{numbers}{_why(watch)}")
+                self._states[watch.directory.id] = watch.state
+        if warning and warning != self._warning:
+            self._line(warning)
+        self._warning = warning
+        if time.monotonic() - self._spoke > _PLAIN_EVERY_S:
+            self._line(self._summary(watches))
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._spoke = time.monotonic()
+
+
+def _why(watch: "RunWatch") -> str:
+    """Return why a run failed, as the end of a sentence."""
+    end = watch.history.end
+    return f" ({end['failure']}: {end['reason']})" if end and watch.state == "failed" else ""
+
+
+def _usual_epoch_s(watches: "Sequence[RunWatch]") -> float | None:
+    seconds = [value for watch in watches for value in watch.history.seconds.values()]
+    return fmean(seconds) if seconds else None
+
+
+def _most_interesting(watches: "Sequence[RunWatch]") -> "list[RunWatch]":
+    """Return at most `_MAX_ROWS` runs in their order, running and failed ones first."""
+    if len(watches) <= _MAX_ROWS:
+        return list(watches)
+    rank = {"running": 0, "failed": 1, "waiting": 2, "done": 3}
+    chosen = sorted(watches, key=lambda watch: (rank[watch.state], watch.order))[:_MAX_ROWS]
+    return sorted(chosen, key=lambda watch: watch.order)

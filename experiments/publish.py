@@ -1,0 +1,31 @@
+"""What a study leaves behind for people: the table and the picture, in its folder and on its MLflow run."""
+
+from pathlib import Path
+
+from experiments.report import Report, build
+from experiments.results import collect
+from tracking.files import write_atomic
+from tracking.mlflow_sink import MlflowSink
+from tracking.run_directory import StudyDirectory
+
+_FILES = ("table.md", "table.csv", "overview.png")
+
+
+def write_report(study: StudyDirectory) -> Report:
+    """Write table and picture into the study's report folder and return the report."""
+    from experiments.overview import write_overview
+
+    report = build(study)
+    study.report.mkdir(exist_ok=True)
+    write_atomic(study.report / "table.md", report.to_markdown())
+    write_atomic(study.report / "table.csv", report.to_csv())
+    write_overview(study, collect(study))
+    return report
+
+
+def publish_parent(sink: MlflowSink, study: StudyDirectory, status: str) -> str | None:
+    """Put the study's files on its MLflow run and end it; return what MLflow refused, or None."""
+    files: dict[str, Path] = {"sweep.yaml": study.sweep_file, "provenance.json": study.provenance_file}
+    files |= {name: study.report / name for name in _FILES if (study.report / name).exists()}
+    report = sink.log_parent({}, files)
+    return report.problem or sink.finish_parent(status).problem

@@ -1,0 +1,49 @@
+"""`vae-sweep rebuild`: the Optuna study and the MLflow experiment made anew from the study's folder."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from experiments.history import read_history, read_info
+from experiments.ledger import read_trials
+from experiments.optuna_view import OptunaView, delete_study, open_storage
+from experiments.publish import publish_parent, write_report
+from experiments.runner import parent_words, say_where
+from experiments.stores import Stores
+from experiments.study import coordinator_lock
+from experiments.study_files import existing_study
+from experiments.sweep import stored_sweep
+from tracking.mlflow_sink import MlflowSink
+
+_STATUS = {"done": "FINISHED", "failed": "FAILED"}
+
+
+def rebuild(root: Path, name: str, console: Console) -> None:
+    """Delete the study's views and make them from its journals: same trials, values, metric rows and artifacts.
+
+    Raises:
+        UserError: no such study, or a coordinator is running it.
+    """
+    study = existing_study(root, name)
+    with coordinator_lock(study):
+        sweep = stored_sweep(study.sweep_file)
+        stores = Stores(root)
+        storage = open_storage(stores.optuna_journal)
+        delete_study(storage, name)
+        trials = read_trials(study)
+        OptunaView(storage, sweep, trials)
+        sink = MlflowSink(stores.mlflow_uri, stores.mlflow_artifacts, name, sweep.question)
+        problems = [sink.delete_study().problem, sink.ensure_parent(*parent_words(sweep, study)).problem]
+        runs = [study.run(run) for trial in trials for run, _ in trial.runs]
+        ended = True
+        for run in track(list(dict.fromkeys(runs)), "MLflow", console=console, transient=True):
+            status = _STATUS.get(read_history(run).status or "", "KILLED")
+            ended = ended and status != "KILLED"
+            problems.append(sink.forward(run, read_info(run), final_status=status).problem)
+        write_report(study)
+        problems.append(publish_parent(sink, study, "FINISHED" if ended else "KILLED"))
+    for problem in dict.fromkeys(problem for problem in problems if problem):
+        console.print(problem, style="yellow")
+    console.print(f"{len(trials)} trials and {len(runs)} runs are in Optuna and MLflow again.")
+    say_where(study, console)

@@ -1,0 +1,116 @@
+"""A study's folder: made from a sweep, found again by the same sweep, refused to a different one."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from experiments.ledger import TrialRecord
+from experiments.sweep import Sweep, resolved_text, stored_sweep
+from tracking.files import read_json, write_atomic, write_json
+from tracking.provenance import collect
+from tracking.run_directory import RunDirectory, StudyDirectory
+from vae_core.config import RunConfig, identity
+from vae_core.data import Dataset
+from vae_core.errors import UserError
+from vae_core.yaml_io import dump_yaml
+
+_FIXED_KEYS = ("seeds", "sampler", "sampler_seed", "objective")
+
+
+def open_study(root: Path, sweep: Sweep, dataset: Dataset) -> StudyDirectory:
+    """Create the sweep's study, or find it and check that it is the same experiment.
+
+    New values on an axis are welcome, vanished ones keep their runs; anything that would change what existing runs
+    mean is refused.
+
+    Raises:
+        UserError: the study exists with another base config, seeds, sampler, objective, axes or data.
+    """
+    study = StudyDirectory(root.absolute() / sweep.name)
+    data_file = study.path / "data.json"
+    if study.sweep_file.exists():
+        _check_same(sweep, stored_sweep(study.sweep_file), read_json(data_file), dataset)
+    else:
+        study.create()
+        write_json(data_file, {"fingerprint": dataset.fingerprint, **dataset.describe()})
+        write_json(study.provenance_file, collect(Path.cwd()))
+    write_atomic(study.sweep_file, resolved_text(sweep))
+    return study
+
+
+def plan_run(
+    study: StudyDirectory, trial: TrialRecord, config: RunConfig, run_id: str, dataset: Dataset
+) -> RunDirectory:
+    """Write a run's config and description where they are missing, and return its folder."""
+    run = study.run(run_id)
+    if not run.info_file.exists():
+        run.create()
+        write_atomic(run.config_file, dump_yaml(config.model_dump(mode="json")))
+        info = {
+            "run": run_id,
+            "study": study.path.name,
+            "trial": trial.number,
+            "seed": config.seed,
+            "cell": trial.cell,
+            "params": trial.params,
+            "epochs": config.train.epochs,
+            "data_fingerprint": dataset.fingerprint,
+            "split_hashes": dataset.split_hashes,
+        }
+        write_json(run.info_file, info)
+    return run
+
+
+@contextmanager
+def coordinator_lock(study: StudyDirectory) -> Iterator[None]:
+    """Hold the study's lock; the kernel releases it however this process ends.
+
+    Raises:
+        UserError: another coordinator holds it; the message says who, where and since when.
+    """
+    descriptor = os.open(study.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
+            raise UserError(f"{study.path}: another coordinator is running this study ({holder})") from error
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, content.encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_same(sweep: Sweep, stored: Sweep, data: dict[str, Any], dataset: Dataset) -> None:
+    differences = _tree_differences(identity(stored.base_config), identity(sweep.base_config))
+    before, now = stored.file.model_dump(), sweep.file.model_dump()
+    differences += [f"{key}: {before[key]} -> {now[key]}" for key in _FIXED_KEYS if before[key] != now[key]]
+    if set(stored.file.space) != set(sweep.file.space):
+        differences.append(f"space: {sorted(stored.file.space)} -> {sorted(sweep.file.space)}")
+    if not differences and data["fingerprint"] != dataset.fingerprint:
+        differences.append(f"the data's fingerprint: {data['fingerprint']} -> {dataset.fingerprint}")
+    if differences:
+        raise UserError(
+            f"{sweep.where}: the study {sweep.name!r} was run with other settings; "
+            f"undo the change, or give the new one a name with --study NAME ({'; '.join(differences)})"
+        )
+
+
+def _tree_differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    differences = []
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            differences += _tree_differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            differences.append(f"{prefix}{key}: {old} -> {new}")
+    return differences

@@ -1,0 +1,289 @@
+"""A sweep: one question, a base config, a search space and seeds, all checked before anything is created."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from experiments.sweep_file import LauncherConfig, Objective, Range, SweepFile
+from vae_core.config import (
+    RunConfig,
+    field_paths,
+    load_base,
+    override,
+    parse_config,
+    path_mistake,
+    validation_messages,
+)
+from vae_core.errors import UserError, suggestion
+from vae_core.yaml_io import dump_yaml, load_yaml, parse_yaml
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep whose every cell has been checked.
+
+    Attributes:
+        name: the study's name.
+        question: the file's first comment line.
+        where: the file, for messages.
+        file: its keys.
+        tree: the base config with `set` applied, as a nested mapping.
+    """
+
+    name: str
+    question: str
+    where: str
+    file: SweepFile
+    tree: dict[str, Any]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Return the seeds of every cell."""
+        return list(range(self.file.seeds)) if isinstance(self.file.seeds, int) else list(self.file.seeds)
+
+    @property
+    def base_config(self) -> RunConfig:
+        """Return the config that the cells change."""
+        return parse_config(self.tree, self.where)
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Return the swept values of every cell, the last axis varying fastest; one empty cell without a space."""
+        axes = {path: axis for path, axis in self.file.space.items() if isinstance(axis, list)}
+        return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+    def config(self, params: Mapping[str, Any], seed: int) -> RunConfig:
+        """Return the config of one run: the swept values `params` on the base, with `seed`."""
+        return parse_config(override(self.tree, {**params, "seed": seed}), self.where)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the sweep as written to the study's folder: complete, with no reference to other files."""
+        keys = self.file.model_dump(mode="json", exclude={"base", "set"})
+        config = self.base_config.model_dump(mode="json")
+        return {"name": self.name, "question": self.question, **keys, "config": config}
+
+
+def cell_name(params: Mapping[str, Any]) -> str:
+    """Return the words that name a cell: `loss.beta=0.1 model.latent_dim=8`."""
+    return " ".join(f"{path}={plain_value(value)}" for path, value in params.items()) or "base"
+
+
+def plain_value(value: Any) -> bool | int | float | str:
+    """Return a swept value as Optuna and MLflow can hold it: lists and mappings become JSON text."""
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
+
+
+def shipped_sweeps() -> list[str]:
+    """Return the names of the sweeps that come with the package."""
+    folder = resources.files("sweeps")
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_sweep(sweep: str, changes: list[str], study: str | None = None) -> Sweep:
+    """Read and check a sweep.
+
+    Args:
+        sweep: path of a sweep file, or the name of a shipped one.
+        changes: `--set` options, `path=value`; a path of the config, `seeds`, `trials`, or `space.<path>`.
+        study: the study's name; default: the file's.
+
+    Raises:
+        UserError: every mistake found, each with file and dotted path.
+    """
+    path = _find(sweep)
+    keys = load_yaml(path)
+    if not isinstance(keys, dict):
+        raise UserError(f"{path}: must be a mapping with the keys {', '.join(SweepFile.model_fields)}")
+    options = _parse_options(changes)
+    file = _parse_keys(_apply_options(keys, options), str(path))
+    tree = _base_tree(file, path, options)
+    result = Sweep(_study_name(study or path.stem), _question(path), str(path), file, tree)
+    _check(result)
+    return result
+
+
+def single_run(base: str, changes: list[str], study: str | None = None) -> Sweep:
+    """Return the sweep of one cell and one seed that `vae-sweep train` runs."""
+    options = _parse_options(changes)
+    fixed = {path: value for path, value in options.items() if path != "seed"}
+    keys = {"base": base, "set": fixed, "seeds": [options.get("seed", 0)], "launcher": {"kind": "inline"}}
+    file = _parse_keys(keys, "--set")
+    tree = _base_tree(file, Path(base), options)
+    name = study or f"train-{Path(base).stem}"
+    result = Sweep(_study_name(name), f"One training of {base}", base, file, tree)
+    _check(result)
+    return result
+
+
+def stored_sweep(resolved: Path) -> Sweep:
+    """Read back what `Sweep.resolved` wrote into a study's folder."""
+    keys = load_yaml(resolved)
+    tree = keys.pop("config")
+    name, question = keys.pop("name"), keys.pop("question")
+    file = _parse_keys({"base": "stored", **keys}, str(resolved))
+    return Sweep(name, question, str(resolved), file, tree)
+
+
+def resolved_text(sweep: Sweep) -> str:
+    """Return the study's `sweep.yaml`: the question as a comment, then every key."""
+    return f"# {sweep.question}\n{dump_yaml(sweep.resolved())}"
+
+
+def _find(sweep: str) -> Path:
+    path = Path(sweep)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise UserError(f"{sweep}: no such sweep file; shipped sweeps: {', '.join(shipped_sweeps())}")
+        return path
+    if sweep not in shipped_sweeps():
+        raise UserError(f"{sweep}: neither a file nor a shipped sweep; {suggestion(sweep, shipped_sweeps())}")
+    return Path(str(resources.files("sweeps") / f"{sweep}.yaml"))
+
+
+def _question(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else path.stem
+
+
+def _study_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UserError(f"--study: {name!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _parse_options(changes: list[str]) -> dict[str, Any]:
+    values = {}
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals or not path:
+            raise UserError(f"--set {change}: must look like path=value, for example loss.beta=4")
+        values[path] = parse_yaml(text, f"--set {path}")
+    return values
+
+
+def _apply_options(keys: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    keys = {"set": {}, "space": {}, **keys}
+    for path, value in options.items():
+        if path in SweepFile.model_fields:
+            keys[path] = value
+        elif path.startswith("space."):
+            axis = path.removeprefix("space.")
+            keys["space"] = {**keys["space"], axis: value}
+            if isinstance(value, list) and keys.get("baseline", {}).get(axis) not in value:
+                keys.pop("baseline", None)  # the file's baseline is none of the values asked for
+        elif path.startswith("launcher."):
+            keys["launcher"] = {**keys.get("launcher", {}), path.removeprefix("launcher."): value}
+        elif path in keys["space"]:
+            raise UserError(
+                f"--set {path}: this sweep varies {path}; write --set 'space.{path}=[...]' to change its values"
+            )
+        else:
+            keys["set"] = {**keys["set"], path: value}
+    return keys
+
+
+def _parse_keys(keys: dict[str, Any], where: str) -> SweepFile:
+    try:
+        return SweepFile.model_validate(keys)
+    except ValidationError as error:
+        raise UserError(validation_messages(error, where, _valid_keys)) from error
+
+
+def _valid_keys(loc: tuple[str | int, ...]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "objective": Objective,
+        "launcher": LauncherConfig,
+        "space": Range,
+    }
+    model = sections.get(str(loc[0])) if loc else SweepFile
+    return list(model.model_fields) if model else []
+
+
+def _base_tree(file: SweepFile, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the base with `set` applied and the data paths made absolute."""
+    places = {name: f"--set {name}" if name in options else f"{path}: set.{name}" for name in file.set}
+    mistakes = [f"{places[name]}: {wrong}" for name in file.set if (wrong := path_mistake(name))]
+    if mistakes:
+        raise UserError(mistakes)
+    base = load_base(file.base, f"{path}: base", path.parent)
+    parse_config(base, file.base)
+    mistakes = [message for name, value in file.set.items() for message in _refusals(base, name, value, places[name])]
+    if mistakes:
+        raise UserError(mistakes)
+    tree = override(base, file.set)
+    for name in ("path", "labels", "cache_dir"):
+        value = tree.get("data", {}).get(name)
+        if isinstance(value, str):
+            tree["data"][name] = str(Path(value).expanduser().absolute())
+    return tree
+
+
+def _refusals(tree: Mapping[str, Any], name: str, value: Any, place: str) -> list[str]:
+    """Return what the config says against `value` for the field `name`, each message starting with `place`."""
+    try:
+        parse_config(override(tree, {name: value}), "")
+    except UserError as error:
+        return [f"{place}: {_without_path(message, name)}" for message in error.messages]
+    return []
+
+
+def _without_path(message: str, name: str) -> str:
+    """Strip the path that the message repeats; a rule about several fields keeps its own."""
+    return re.sub(
+        rf"^: (?:{re.escape(name)}(?P<inside>[^:]*): )?",
+        r"\g<inside> " if f"{name}." in message else "",
+        message,
+    ).strip()
+
+
+def _check(sweep: Sweep) -> None:
+    """Refuse unknown paths, empty axes and any value that the config does not take."""
+    mistakes = [f"{sweep.where}: space.{name}: {wrong}" for name in sweep.file.space if (wrong := path_mistake(name))]
+    if "seed" in sweep.file.space or "seed" in sweep.file.set:
+        mistakes.append(f"{sweep.where}: seed: is set by `seeds`, the same for every cell")
+    if mistakes:
+        raise UserError(mistakes)
+    parse_config(sweep.tree, sweep.where)
+    mistakes = [message for name in sweep.file.space for message in _axis_mistakes(sweep, name)]
+    mistakes += _baseline_mistakes(sweep)
+    if mistakes:
+        raise UserError(mistakes)
+    for params in sweep.grid() if sweep.file.sampler == "grid" else []:
+        sweep.config(params, sweep.seeds[0])
+
+
+def _axis_mistakes(sweep: Sweep, name: str) -> Iterator[str]:
+    axis = sweep.file.space[name]
+    if isinstance(axis, list) and not axis:
+        yield f"{sweep.where}: space.{name}: is an empty list; give at least one value"
+    kinds = {path: field.annotation for path, field in field_paths()}
+    if isinstance(axis, Range) and not _is_number(kinds[name]):
+        yield f"{sweep.where}: space.{name}: a range needs a numeric field; give a list of values"
+        return
+    values = axis if isinstance(axis, list) else [axis.low, axis.high]
+    for value in values:
+        yield from _refusals(sweep.tree, name, value, f"{sweep.where}: space.{name}")
+    seen = [json.dumps(value) for value in values]
+    if len(set(seen)) < len(seen):
+        yield f"{sweep.where}: space.{name}: names a value twice; got {values}"
+
+
+def _is_number(annotation: Any) -> bool:
+    return annotation in (int, float, float | None, int | None)
+
+
+def _baseline_mistakes(sweep: Sweep) -> Iterator[str]:
+    for name, value in sweep.file.baseline.items():
+        axis = sweep.file.space.get(name)
+        if axis is None:
+            yield f"{sweep.where}: baseline.{name}: is not swept; {suggestion(name, sweep.file.space)}"
+        elif isinstance(axis, list) and value not in axis:
+            yield f"{sweep.where}: baseline.{name}: {value!r} is not among the swept values {axis}"

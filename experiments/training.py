@@ -1,0 +1,248 @@
+"""One attempt of one run, as a worker executes it: resume, train, write everything down, test the best weights."""
+
+import csv
+import io
+import time
+import traceback
+from collections.abc import Generator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from tracking.checkpoints import FoundCheckpoint, newest_checkpoint, save_checkpoint
+from tracking.files import read_json, write_atomic
+from tracking.heartbeat import Heartbeat, process_identity
+from tracking.journal import JournalWriter, read_journal
+from tracking.queue import Claim
+from tracking.run_directory import AttemptDirectory, RunDirectory, StudyDirectory
+from vae_core.config import RunConfig, parse_config
+from vae_core.data import Dataset, prepare
+from vae_core.errors import UserError
+from vae_core.figures import write_figures
+from vae_core.losses import effective_beta
+from vae_core.models.vae import summary
+from vae_core.trainer import DeviceMissingError, Epoch, Interrupted, Step, Trainer, TrainingDivergedError
+from vae_core.yaml_io import load_yaml
+
+_TIMED = "time/"  # measurements that no two attempts share
+
+
+class DataChangedError(Exception):
+    """The data set is not the one that the run was planned for."""
+
+
+class Attempt:
+    """Executes a claimed attempt; whatever happens ends up in its journal.
+
+    Args:
+        study: the study's folder.
+        claim: the queue entry this worker has won.
+    """
+
+    def __init__(self, study: StudyDirectory, claim: Claim) -> None:
+        self._run: RunDirectory = study.run(claim.entry.run)
+        self._number = claim.entry.attempt
+        self._scale = claim.entry.pixel_budget_scale
+        self._worker = claim.worker
+        self._directory: AttemptDirectory = self._run.attempt(self._number)
+        self._found: FoundCheckpoint | None = None
+        self._opened = False
+        self._trainer: Trainer | None = None
+        self._stop_requested = False
+
+    def request_stop(self) -> None:
+        """Ask for a checkpoint after the current optimizer step; safe in a signal handler."""
+        self._stop_requested = True
+        if self._trainer is not None:
+            self._trainer.request_stop()
+
+    def execute(self) -> Generator[None, None, bool]:
+        """Run to the end, to an interruption or to a failure, pausing after every event of the trainer.
+
+        A failure of the run itself is journalled with its traceback and not raised.
+
+        Returns:
+            Whether the run has ended; if not, its next attempt goes on.
+        """
+        self._directory.create()
+        with (
+            JournalWriter(self._directory.journal_file) as journal,
+            Heartbeat(self._directory.heartbeat_file) as beat,
+        ):
+            try:
+                return (yield from self._train(journal, beat))
+            except (KeyboardInterrupt, SystemExit, OSError, DeviceMissingError):
+                raise  # the machine's doing, not the run's: the next attempt may succeed
+            except Exception as error:  # noqa: BLE001 - recorded in the journal, with its traceback
+                self._open(journal, device=None, tags={})
+                journal.append("end", **_failure(error), pixel_budget_scale=self._scale)
+                return True
+
+    def _train(self, journal: JournalWriter, beat: Heartbeat) -> Generator[None, None, bool]:
+        self._found = newest_checkpoint(self._run, self._number)
+        config = parse_config(load_yaml(self._run.config_file), str(self._run.config_file))
+        trainer = Trainer(config, self._dataset(config), int(config.train.pixel_budget * self._scale))
+        if self._found is not None:
+            trainer.load_state_dict(self._found.state)
+        self._open(journal, device=str(trainer.device), tags={"lpips": trainer.evaluator.lpips_tag})
+        self._trainer = trainer
+        if self._stop_requested:  # the signal came before there was a trainer to tell
+            trainer.request_stop()
+        if not (yield from self._follow(trainer, journal, beat)):
+            return False
+        self._conclude(trainer, journal)
+        return True
+
+    def _open(self, journal: JournalWriter, device: str | None, tags: dict[str, str]) -> None:
+        """Write the attempt's first line, once: where it runs and what it continues from."""
+        if self._opened:
+            return
+        identity = process_identity()
+        found = self._found
+        journal.append(
+            "attempt",
+            attempt=self._number,
+            worker=self._worker,
+            host=identity["host"],
+            pid=identity["pid"],
+            device=device,
+            continues={"attempt": found.attempt, "n": found.covers} if found else None,
+            start_step=found.step if found else 0,
+            torch=torch.__version__,
+            tags=tags,
+        )
+        self._opened = True
+
+    def _dataset(self, config: RunConfig) -> Dataset:
+        planned = read_json(self._run.info_file)["data_fingerprint"]
+        dataset = prepare(config.data)
+        if dataset.fingerprint != planned:
+            raise DataChangedError(
+                f"the data set's fingerprint is {dataset.fingerprint}, but the run was planned for {planned}; "
+                "bring the old data back, or start a new study"
+            )
+        return dataset
+
+    def _follow(self, trainer: Trainer, journal: JournalWriter, beat: Heartbeat) -> Generator[None, None, bool]:
+        """Write down what the trainer says; return whether it came to the end."""
+        before = _measured_before(self._run, self._number, self._found)
+        last_n = 0
+        saved = time.monotonic()
+        patience_s = trainer.config.train.checkpoint_minutes * 60
+        for event in trainer.fit():
+            match event:
+                case Step():
+                    beat.progress(event.step)
+                    if time.monotonic() - saved > patience_s:
+                        self._checkpoint(trainer, journal, last_n)
+                        saved = time.monotonic()
+                case Epoch():
+                    last_n = self._record(event, trainer, journal, before)
+                    self._checkpoint(trainer, journal, last_n)
+                    saved = time.monotonic()
+                case Interrupted():
+                    self._checkpoint(trainer, journal, last_n)
+                    journal.append("interrupted", step=event.step, reason="asked to stop")
+                    return False
+            yield
+        return True
+
+    def _record(
+        self, event: Epoch, trainer: Trainer, journal: JournalWriter, before: dict[tuple[int, str], float]
+    ) -> int:
+        """Append the epoch's line (and its figures, where due) and return the number of the last line."""
+        line = journal.append(
+            "epoch",
+            epoch=event.epoch,
+            step=event.step,
+            metrics=event.metrics,
+            vectors=event.vectors,
+            seconds=event.seconds,
+        )
+        for key, value in event.metrics.items():
+            earlier = before.get((event.epoch, key), value)
+            if earlier != value and not key.startswith(_TIMED):
+                line = journal.append("divergence", epoch=event.epoch, key=key, before=earlier, now=value)
+        if event.is_last or event.epoch % trainer.config.train.figures_every == 0:
+            files = self._write_figures(trainer, event.epoch, event.vectors)
+            line = journal.append("figures", epoch=event.epoch, files=files)
+        return line.n
+
+    def _write_figures(self, trainer: Trainer, epoch: int, vectors: dict[str, list[float]]) -> list[str]:
+        folder = self._directory.artifacts / "figures"
+        paths = write_figures(trainer.model, trainer.evaluator, folder, epoch, vectors)
+        return [str(path.relative_to(self._directory.path)) for path in paths]
+
+    def _checkpoint(self, trainer: Trainer, journal: JournalWriter, covers: int) -> None:
+        path = save_checkpoint(self._directory, trainer.state_dict(), step=trainer.step, covers=covers)
+        journal.append("checkpoint", step=trainer.step, epoch=trainer.epoch, file=path.name, covers=covers)
+
+    def _conclude(self, trainer: Trainer, journal: JournalWriter) -> None:
+        """Test the selected weights, write the artifacts and end the journal."""
+        result = trainer.test()
+        artifacts = self._write_artifacts(trainer, result.vectors)
+        journal.append(
+            "result",
+            metrics=result.metrics,
+            vectors=result.vectors,
+            verdict=asdict(result.verdict),
+            best_epoch=result.best_epoch,
+            best_value=result.best_value,
+            epochs=trainer.epoch,
+            parameters=sum(weight.numel() for weight in trainer.model.parameters()),
+            effective_beta=effective_beta(trainer.config.loss.beta),
+            artifacts=artifacts,
+        )
+        journal.append("end", status="done", failure=None, reason=None, traceback=None)
+
+    def _write_artifacts(self, trainer: Trainer, vectors: dict[str, list[float]]) -> dict[str, str]:
+        folder = self._directory.artifacts
+        buffer = io.BytesIO()
+        torch.save(trainer.best_model().state_dict(), buffer)
+        contents: dict[str, bytes | str] = {
+            "best.pt": buffer.getvalue(),
+            "kl_spectrum.csv": _spectrum_csv(vectors),
+            "summary.txt": summary(trainer.model),
+        }
+        for name, content in contents.items():
+            write_atomic(folder / name, content)
+        return {name: str((folder / name).relative_to(self._directory.path)) for name in contents}
+
+
+def _spectrum_csv(vectors: dict[str, list[float]]) -> str:
+    """Return one row per latent dimension, by descending KL, as measured on the test split."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["dimension", "kl_nats", "variance", "mu_std"])
+    rows = zip(vectors["kl_per_dim"], vectors["latent_variance_per_dim"], vectors["mu_std_per_dim"], strict=True)
+    for dimension, row in sorted(enumerate(rows), key=lambda item: -item[1][0]):
+        writer.writerow([dimension, *row])
+    return text.getvalue()
+
+
+def _measured_before(run: RunDirectory, number: int, found: FoundCheckpoint | None) -> dict[tuple[int, str], float]:
+    """Return what earlier attempts measured beyond the checkpoint that this one continues from."""
+    first_epoch = found.state["epoch"] if found else 0
+    return {
+        (line.fields["epoch"], key): value
+        for attempt in run.attempts()
+        if attempt < number
+        for line in read_journal(run.attempt(attempt).journal_file)
+        if line.kind == "epoch" and line.fields["epoch"] > first_epoch
+        for key, value in line.fields["metrics"].items()
+    }
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """Return the fields of the journal line that records why the run failed."""
+    kinds: dict[type[Exception], str] = {
+        TrainingDivergedError: "nan",
+        torch.OutOfMemoryError: "oom",
+        MemoryError: "oom",
+        DataChangedError: "data",
+        UserError: "data",
+    }
+    failure = next((name for kind, name in kinds.items() if isinstance(error, kind)), "exception")
+    reason = str(error) or type(error).__name__
+    return {"status": "failed", "failure": failure, "reason": reason, "traceback": traceback.format_exc()}

@@ -1,0 +1,1 @@
+"""SLURM jobs that host workers; the only room that imports submitit."""

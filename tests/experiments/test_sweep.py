@@ -1,0 +1,178 @@
+"""Sweep files: what is accepted, and one clear message for each mistake."""
+
+import pytest
+
+from experiments.sweep import cell_name, load_sweep, resolved_text, shipped_sweeps, single_run, stored_sweep
+from vae_core.config import identity
+from vae_core.errors import UserError
+
+
+def test_the_grid_is_every_combination_the_last_axis_fastest(write_sweep):
+    sweep = load_sweep(str(write_sweep()), ["space.model.latent_dim=[2, 3]"])
+    assert sweep.grid() == [
+        {"loss.beta": 0.1, "model.latent_dim": 2},
+        {"loss.beta": 0.1, "model.latent_dim": 3},
+        {"loss.beta": 100.0, "model.latent_dim": 2},
+        {"loss.beta": 100.0, "model.latent_dim": 3},
+    ]
+    assert cell_name(sweep.grid()[0]) == "loss.beta=0.1 model.latent_dim=2"
+    config = sweep.config(sweep.grid()[1], 7)
+    assert (config.loss.beta, config.model.latent_dim, config.seed, config.data.width) == (0.1, 3, 7, 16)
+
+
+def test_question_name_and_seeds_come_from_the_file(write_sweep):
+    sweep = load_sweep(str(write_sweep()), [])
+    assert (sweep.name, sweep.question, sweep.seeds) == ("tiny", "Does a tiny sweep come to its end?", [0, 1])
+    assert load_sweep(str(write_sweep()), ["seeds=[3, 5]"], "other").seeds == [3, 5]
+
+
+def test_what_is_stored_in_the_study_is_read_back_the_same(write_sweep, tmp_path):
+    sweep = load_sweep(str(write_sweep()), ["optim.lr=1e-5"])
+    stored = tmp_path / "sweep.yaml"
+    stored.write_text(resolved_text(sweep))
+    again = stored_sweep(stored)
+    assert identity(again.base_config) == identity(sweep.base_config)
+    assert (again.name, again.question, again.grid(), again.seeds) == (
+        sweep.name,
+        sweep.question,
+        sweep.grid(),
+        sweep.seeds,
+    )
+
+
+def test_every_shipped_sweep_says_its_question_and_its_command(monkeypatch):
+    from importlib import resources
+
+    for name in shipped_sweeps():
+        lines = (resources.files("sweeps") / f"{name}.yaml").read_text().splitlines()
+        assert lines[0].startswith("# ")
+        assert lines[0].endswith("?")
+        assert lines[1].startswith(f"# vae-sweep run {name}")
+        assert load_sweep(name, []).grid()
+
+
+def test_relative_data_paths_are_taken_from_where_the_command_runs(write_sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = load_sweep(str(write_sweep()), ["data.source=folder", "data.path=pictures"])
+    assert sweep.base_config.data.path == str(tmp_path / "pictures")
+
+
+def test_a_base_may_be_a_file_beside_the_sweep(write_sweep, tmp_path):
+    (tmp_path / "mine.yaml").write_text("data: {count: 77}\n")
+    path = write_sweep("# Q?\n# c\nbase: mine.yaml\n", "other.yaml")
+    assert load_sweep(str(path), []).base_config.data.count == 77
+
+
+MISTAKES = [
+    ("space: {loss.bta: [1.0]}", r"space\.loss\.bta: no such field; did you mean loss\.beta"),
+    ("set: {loss.bta: 1.0}", r"set\.loss\.bta: no such field; did you mean loss\.beta"),
+    ("space: {loss: [1.0]}", r"space\.loss: is a section, not a field"),
+    ("space: {loss.beta: [strong]}", r"space\.loss\.beta: should be a valid number; got 'strong'"),
+    (
+        "space: {loss.beta: [1.0, -1.0]}",
+        r"space\.loss\.beta: should be greater than or equal to 0; got -1\.0",
+    ),
+    ("space: {loss.beta: []}", r"space\.loss\.beta: is an empty list"),
+    ("space: {loss.beta: [1.0, 1.0]}", r"space\.loss\.beta: names a value twice"),
+    ("space: {loss.beta: 3}", r"space\.loss\.beta: must be a list of values, or \{low"),
+    (
+        "space: {loss.beta: {low: 1, high: 2}}",
+        r"space\.loss\.beta: a grid needs a list of values; use sampler: tpe",
+    ),
+    (
+        "{sampler: tpe, trials: 2, space: {loss.beta: {low: 2, high: 1}}}",
+        r"low must be below high, not 2 and 1",
+    ),
+    (
+        "{sampler: tpe, trials: 2, space: {loss.beta: {low: 0, high: 1, log: true}}}",
+        r"needs low above 0, not 0",
+    ),
+    (
+        "{sampler: tpe, trials: 2, space: {loss.beta: {low: 1, high: 2, lgo: true}}}",
+        r"space\.loss\.beta\.lgo: no such field; did you mean low or log",
+    ),
+    ("{sampler: tpe, trials: 2, space: {model.block: {low: 1, high: 2}}}", r"a range needs a numeric field"),
+    ("sampler: tpe", r"trials: sampler tpe needs the number of trials"),
+    ("trials: 4", r"trials: belongs to sampler tpe"),
+    (
+        "space: {model.block: [resnt]}",
+        r"space\.model\.block: no such block; did you mean resnet\?; got 'resnt'",
+    ),
+    ("space: {seed: [1, 2]}", r"seed: is set by `seeds`"),
+    ("seeds: 0", r"seeds: must be at least 1; got 0"),
+    ("seeds: [1, 1]", r"seeds: must be different numbers"),
+    ("seeds: many", r"seeds: must be the number of seeds or a list of seeds; got 'many'"),
+    ("sampler: random", r"sampler: should be 'grid' or 'tpe'; got 'random'"),
+    ("sampelr: grid", r"sampelr: no such field; did you mean sampler"),
+    ("base: wirefames-tiny", r"base: no base config named 'wirefames-tiny'; did you mean wireframes-tiny"),
+    ("baseline: {loss.beta: 7.0}", r"baseline\.loss\.beta: 7\.0 is not among the swept values"),
+    ("baseline: {loss.sigma: 1.0}", r"baseline\.loss\.sigma: is not swept"),
+    ("launcher: {kind: cloud}", r"launcher\.kind: should be 'local' or 'inline'; got 'cloud'"),
+    ("set: {train.epochs: 1.5}", r"set\.train\.epochs: should be a valid integer"),
+    ("set: {data.val_fraction: 0.85}", r"must leave at least a tenth"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES)
+def test_a_mistake_is_one_message_with_file_and_path(write_sweep, change, message):
+    plain = {"base": "wireframes-tiny", "space": {"loss.beta": [0.1, 1.0]}}
+    from vae_core.yaml_io import dump_yaml, parse_yaml
+
+    path = write_sweep("# Q?\n# c\n" + dump_yaml({**plain, **parse_yaml(change, "change")}), "wrong.yaml")
+    with pytest.raises(UserError, match=message) as caught:
+        load_sweep(str(path), [])
+    assert len(caught.value.messages) == 1
+    assert str(path) in caught.value.messages[0]
+
+
+def test_a_key_written_twice_is_refused(write_sweep):
+    path = write_sweep("# Q?\n# c\nbase: wireframes-tiny\nspace:\n  loss.beta: [1.0]\n  loss.beta: [2.0]\n")
+    with pytest.raises(UserError, match=r"tiny\.yaml, line 6, column 3: the key 'loss\.beta' is written twice"):
+        load_sweep(str(path), [])
+
+
+def test_mistakes_of_several_axes_are_gathered(write_sweep):
+    path = write_sweep("# Q?\n# c\nbase: wireframes-tiny\nspace: {loss.bta: [1.0], optim.l: [2.0]}\n")
+    with pytest.raises(UserError, match=r"loss\.bta") as caught:
+        load_sweep(str(path), [])
+    assert len(caught.value.messages) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("loss.beta", r"--set loss\.beta: must look like path=value"),
+        ("loss.beta=3", r"--set loss\.beta: this sweep varies loss\.beta; write --set 'space\.loss\.beta"),
+        ("loss.bta=3", r"--set loss\.bta: no such field"),
+        ("data.width=wide", r"--set data\.width: should be a valid integer; got 'wide'"),
+        ("optim.lr=[", r"--set optim\.lr, line 1"),
+    ],
+)
+def test_an_option_is_blamed_by_its_name(write_sweep, option, message):
+    with pytest.raises(UserError, match=message):
+        load_sweep(str(write_sweep()), [option])
+
+
+def test_an_axis_replaced_on_the_command_line_drops_a_baseline_that_is_not_on_it(write_sweep):
+    assert load_sweep(str(write_sweep()), ["space.loss.beta=[1.0, 2.0]"]).file.baseline == {}
+
+
+def test_neither_a_file_nor_a_shipped_name(tmp_path):
+    with pytest.raises(UserError, match=r"betta: neither a file nor a shipped sweep; did you mean beta"):
+        load_sweep("betta", [])
+    with pytest.raises(UserError, match=r"nowhere\.yaml: no such sweep file; shipped sweeps: beta, fashion_beta"):
+        load_sweep(str(tmp_path / "nowhere.yaml"), [])
+
+
+def test_a_name_that_cannot_be_a_folder_is_refused(write_sweep):
+    with pytest.raises(UserError, match=r"--study: '\.\./evil' cannot name a folder"):
+        load_sweep(str(write_sweep()), [], "../evil")
+
+
+def test_a_single_training_is_a_sweep_of_one_cell(monkeypatch):
+    sweep = single_run("wireframes-tiny", ["loss.beta=3", "seed=4"])
+    assert sweep.grid() == [{}]
+    assert (sweep.seeds, sweep.name, sweep.base_config.loss.beta) == ([4], "train-wireframes-tiny", 3.0)
+    assert cell_name({}) == "base"
+    with pytest.raises(UserError, match=r"--set loss\.beta: should be a valid number; got 'x'"):
+        single_run("wireframes-tiny", ["loss.beta=x"])

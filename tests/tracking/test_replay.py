@@ -1,0 +1,65 @@
+from tracking.replay import covered, metric_rows, run_name
+from tracking.run_directory import read_chain
+
+
+def covered_epochs(run):
+    chain = covered(read_chain(run.directory))
+    return [item.line.fields["epoch"] for item in chain if item.line.kind == "epoch"]
+
+
+def test_the_older_of_the_two_newest_checkpoints_is_what_counts(written_run):
+    written_run.open(0)
+    first = written_run.epoch(1)
+    written_run.checkpoint(1, first.n)
+    assert covered_epochs(written_run) == []
+    second = written_run.epoch(2)
+    assert covered_epochs(written_run) == []
+    written_run.checkpoint(1, first.n)  # within an epoch: it covers no further line
+    assert covered_epochs(written_run) == [1]
+    written_run.checkpoint(2, second.n)
+    assert covered_epochs(written_run) == [1]
+    written_run.checkpoint(2, second.n)
+    assert covered_epochs(written_run) == [1, 2]
+
+
+def test_the_checkpoint_an_attempt_started_from_is_one_of_the_two(written_run):
+    written_run.open(0)
+    written_run.saved_epoch(1)
+    second = written_run.saved_epoch(2)
+    written_run.saved_epoch(3)
+    written_run.open(1, continues=(0, second.n))
+    assert covered_epochs(written_run) == [1]
+    written_run.saved_epoch(3)
+    assert covered_epochs(written_run) == [1, 2]
+    written_run.saved_epoch(4)
+    assert covered_epochs(written_run) == [1, 2, 3]
+
+
+def test_everything_counts_once_a_run_is_done_and_not_when_an_attempt_failed(written_run):
+    written_run.open(0)
+    written_run.saved_epoch(1)
+    written_run.end("failed", "oom", "out of memory")
+    assert covered_epochs(written_run) == []
+    written_run.open(1)
+    written_run.saved_epoch(1)
+    written_run.end()
+    assert covered_epochs(written_run) == [1]
+
+
+def test_test_metrics_stand_at_the_best_epoch(written_run):
+    written_run.open(0)
+    written_run.epoch(1)
+    written_run.epoch(2)
+    written_run.result(best_epoch=1)
+    rows = [(row.key, row.step, row.value) for row in metric_rows(read_chain(written_run.directory))]
+    assert rows == [
+        ("train/kl", 1, 1.0),
+        ("val/elbo", 1, 1.125),
+        ("train/kl", 2, 2.0),
+        ("val/elbo", 2, 2.125),
+        ("test/elbo", 1, -3.5),
+    ]
+
+
+def test_a_run_is_named_after_what_was_swept():
+    assert run_name({"loss.beta": 4.0, "model.block": "plain"}, 1) == "loss.beta=4.0 model.block=plain seed=1"

@@ -1,0 +1,306 @@
+"""The trainer: exact resume, keyed randomness, accumulation, selection, early stopping and honest failures."""
+
+import copy
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from vae_core.config import override, parse_config
+from vae_core.trainer import (
+    DeviceMissingError,
+    Epoch,
+    Evaluation,
+    Interrupted,
+    Step,
+    Trainer,
+    TrainingDivergedError,
+    resolve_device,
+)
+
+SMALL = {
+    "model": {
+        "latent_dim": 3,
+        "encoder_widths": [4, 8],
+        "decoder_widths": [8, 4],
+        "norm_groups": 2,
+        "stem_kernel": 3,
+        "cbam_reduction": 2,
+    },
+    "optim": {"lr": 1e-2},
+    "train": {"epochs": 3, "effective_batch": 7, "device": "cpu"},
+    "evaluate": {"lpips": "off"},
+    "data": {"pad_multiple": 8},
+}
+
+
+def config(**changes):
+    return parse_config(override(SMALL, changes), "test")
+
+
+def weights(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def assert_bit_equal(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+def through_disk(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def epochs_of(events):
+    """Return the deterministic part of every epoch's metrics."""
+    return [
+        {key: value for key, value in event.metrics.items() if not key.startswith("time/")}
+        for event in events
+        if isinstance(event, Epoch)
+    ]
+
+
+@pytest.fixture
+def dataset(make_dataset):
+    return make_dataset(count=40)
+
+
+@pytest.fixture
+def undisturbed(dataset):
+    trainer = Trainer(config(), dataset)
+    events = list(trainer.fit())
+    return trainer, events
+
+
+def test_events_come_in_order_and_count_from_one(dataset, undisturbed):
+    trainer, events = undisturbed
+    steps_per_epoch = -(-len(dataset.splits["train"]) // 7)
+    kinds = [type(event) for event in events]
+    assert kinds == ([Step] * steps_per_epoch + [Evaluation, Epoch]) * 3
+    assert [event.step for event in events if isinstance(event, Step)] == list(range(1, 3 * steps_per_epoch + 1))
+    assert [event.epoch for event in events if isinstance(event, Epoch)] == [1, 2, 3]
+    assert [event.is_last for event in events if isinstance(event, Epoch)] == [False, False, True]
+    assert sum(event.images for event in events if isinstance(event, Step)) == 3 * len(dataset.splits["train"])
+    assert trainer.finished
+
+
+def test_training_lowers_the_objective(undisturbed):
+    _, events = undisturbed
+    first, *_, last = [event.metrics["train/objective"] for event in events if isinstance(event, Epoch)]
+    assert last < first - 0.1
+
+
+def test_a_run_resumed_after_any_event_ends_bit_equal_and_measures_the_same(dataset, undisturbed):
+    whole, events = undisturbed
+    reference = epochs_of(events)
+    trainer = Trainer(config(), dataset)
+    saved = [(type(event), through_disk(trainer.state_dict()), trainer.epoch) for event in trainer.fit()]
+    for kind, state, done in saved[:: 2 if len(saved) > 20 else 1]:
+        resumed = Trainer(config(), dataset)
+        resumed.load_state_dict(state)
+        metrics = epochs_of(resumed.fit())
+        assert metrics == reference[done:], kind
+        assert_bit_equal(weights(resumed), weights(whole))
+        assert resumed.test().metrics == whole.test().metrics
+
+
+def test_a_requested_stop_interrupts_between_steps_and_can_be_resumed(dataset, undisturbed):
+    whole, _ = undisturbed
+    trainer = Trainer(config(), dataset)
+    events = []
+    for event in trainer.fit():
+        events.append(event)
+        if isinstance(event, Step) and event.step == 3:
+            trainer.request_stop()
+    assert isinstance(events[-1], Interrupted)
+    assert events[-1].step == 3
+    resumed = Trainer(config(), dataset)
+    resumed.load_state_dict(through_disk(trainer.state_dict()))
+    list(resumed.fit())
+    assert_bit_equal(weights(resumed), weights(whole))
+
+
+def test_training_neither_draws_from_nor_depends_on_a_global_generator(dataset, undisturbed):
+    whole, _ = undisturbed
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002 - the global state is what this test is about
+    random.seed(99)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    trainer = Trainer(config(), dataset)
+    list(trainer.fit())
+    trainer.test()
+    after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert np.array_equal(before[1], after[1])
+    assert before[2] == after[2]
+    assert_bit_equal(weights(trainer), weights(whole))
+
+
+def test_the_seed_changes_weights_order_and_noise(dataset, undisturbed):
+    whole, _ = undisturbed
+    other = Trainer(config(seed=1), dataset)
+    list(other.fit())
+    assert not torch.equal(weights(other)["encoder.stem.0.weight"], weights(whole)["encoder.stem.0.weight"])
+
+
+@pytest.mark.parametrize("budget", [1, 16 * 24 * 2])
+def test_accumulation_takes_the_same_steps_whatever_the_pixel_budget(dataset, undisturbed, budget):
+    whole, events = undisturbed
+    split = Trainer(config(), dataset, pixel_budget=budget)
+    metrics = epochs_of(split.fit())
+    for ours, theirs in zip(metrics, epochs_of(events), strict=True):
+        for key in ("train/objective", "train/kl", "train/grad_norm", "val/elbo"):
+            assert ours[key] == pytest.approx(theirs[key], rel=2e-3), key
+    for name, tensor in weights(split).items():
+        torch.testing.assert_close(tensor, weights(whole)[name], rtol=2e-2, atol=2e-3)
+
+
+def test_one_accumulated_gradient_equals_the_whole_batchs(dataset):
+    """A single step of plain gradient descent shows the gradient: both differ by rounding alone."""
+    results = []
+    for budget in (1, 10**9):
+        trainer = Trainer(config(**{"train.effective_batch": 24}), dataset, pixel_budget=budget)
+        before = weights(trainer)
+        trainer._optimizer = torch.optim.SGD(trainer.model.parameters(), lr=1.0)
+        next(trainer.fit())
+        results.append({name: before[name] - tensor for name, tensor in weights(trainer).items()})
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(gradient, results[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_step_is_the_gradient_of_the_mean_objective_in_nats_per_image(dataset):
+    """An independent loop over single images gives the trainer's first gradient."""
+    from vae_core.data.batches import epoch_order, load_batch
+    from vae_core.random_streams import generator
+
+    chosen = config(**{"train.effective_batch": 5, "loss.beta": 2.0, "optim.clip_norm": 1e9})
+    trainer = Trainer(chosen, dataset)
+    model = copy.deepcopy(trainer.model)
+    trainer._optimizer = torch.optim.SGD(trainer.model.parameters(), lr=1.0)
+    before = weights(trainer)
+    next(trainer.fit())
+    moved = {name: before[name] - tensor for name, tensor in weights(trainer).items()}
+
+    noise = torch.randn(5, 3, generator=generator("z", 0, 0))
+    total = torch.zeros(())
+    for row, index in enumerate(epoch_order(0, 0, dataset.splits["train"])[:5]):
+        batch = load_batch(dataset, np.array([index]), 8, "cpu")
+        mu, logvar = model.encode(batch.images)
+        logits = model.decode(mu + torch.exp(0.5 * logvar) * noise[row : row + 1], tuple(batch.images.shape[-2:]))
+        mean = torch.sigmoid(logits)
+        height, width = dataset.sizes[index]
+        real = (slice(None), slice(None), slice(0, height), slice(0, width))
+        likelihood = torch.distributions.Normal(mean[real], 1.0).log_prob(batch.images[real]).sum()
+        posterior = torch.distributions.Normal(mu, torch.exp(0.5 * logvar))
+        kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum()
+        total = total - likelihood + 2.0 * kl
+    (total / 5).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(moved[name], parameter.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_clipping_bounds_the_step(dataset):
+    trainer = Trainer(config(**{"optim.clip_norm": 0.5}), dataset)
+    trainer._optimizer = torch.optim.SGD(trainer.model.parameters(), lr=1.0)
+    before = weights(trainer)
+    next(trainer.fit())
+    moved = sum(float(((before[name] - tensor) ** 2).sum()) for name, tensor in weights(trainer).items())
+    assert moved**0.5 == pytest.approx(0.5, rel=1e-4)
+
+
+def test_the_selected_weights_are_those_of_the_best_validation(dataset):
+    trainer = Trainer(config(**{"train.epochs": 6, "optim.lr": 0.05}), dataset)
+    values, kept = [], []
+    for event in trainer.fit():
+        if isinstance(event, Evaluation):
+            values.append(event.metrics["val/elbo"])
+            kept.append(weights(trainer))
+    result = trainer.test()
+    best = int(np.argmax(values))
+    assert result.best_epoch == best + 1
+    assert result.best_value == values[best]
+    assert_bit_equal(dict(trainer.best_model().state_dict()), kept[best])
+
+
+def test_selection_by_an_error_takes_the_smallest(dataset):
+    trainer = Trainer(config(**{"train.epochs": 4, "optim.lr": 0.05, "evaluate.select": "val/mse"}), dataset)
+    values = [event.metrics["val/mse"] for event in trainer.fit() if isinstance(event, Evaluation)]
+    assert trainer.test().best_value == min(values)
+
+
+def test_early_stopping_ends_after_the_patience(dataset):
+    chosen = config(**{"train.epochs": 50, "optim.lr": 0.3, "train.early_stopping_patience": 2})
+    trainer = Trainer(chosen, dataset)
+    events = [event for event in trainer.fit() if isinstance(event, Epoch)]
+    assert len(events) < 50
+    assert events[-1].is_last
+    assert trainer.test().best_epoch == len(events) - 2
+
+
+def test_the_plateau_schedule_halves_the_rate_and_survives_a_resume(dataset):
+    changes = {
+        "train.epochs": 12,
+        "optim.lr": 0.3,
+        "optim.lr_schedule": "plateau",
+        "optim.plateau_patience": 1,
+        "optim.min_lr": 0.01,
+    }
+    trainer = Trainer(config(**changes), dataset)
+    rates, state = [], None
+    for event in trainer.fit():
+        if isinstance(event, Epoch):
+            rates.append(event.metrics["train/lr"])
+            if event.epoch == 6:
+                state = through_disk(trainer.state_dict())
+    assert len(set(rates)) > 1
+    assert rates == sorted(rates, reverse=True)
+    assert set(rates) <= {max(0.3 * 0.5**power, 0.01) for power in range(12)}
+    resumed = Trainer(config(**changes), dataset)
+    resumed.load_state_dict(state)
+    assert [event.metrics["train/lr"] for event in resumed.fit() if isinstance(event, Epoch)] == rates[6:]
+
+
+def test_the_warm_up_is_logged_as_effective_and_normalised_beta(dataset):
+    changes = {"loss.beta": 4.0, "loss.beta_schedule": "linear", "loss.warmup_epochs": 2.0}
+    trainer = Trainer(config(**changes), dataset)
+    epochs = [event.metrics for event in trainer.fit() if isinstance(event, Epoch)]
+    steps = -(-len(dataset.splits["train"]) // 7)
+    last_of_epoch = [4.0 * min(1.0, (epoch + (steps - 1) / steps) / 2) for epoch in range(3)]
+    assert [metrics["train/effective_beta"] for metrics in epochs] == pytest.approx(last_of_epoch)
+    pixels = np.prod(dataset.sizes[dataset.splits["train"]], axis=1).mean()
+    assert epochs[-1]["train/normalised_beta"] == pytest.approx(4.0 * 3 / pixels)
+
+
+def test_evaluation_every_few_epochs_includes_the_last(dataset):
+    trainer = Trainer(config(**{"train.epochs": 5, "evaluate.every_epochs": 2}), dataset)
+    evaluated = [event.epoch for event in trainer.fit() if isinstance(event, Evaluation)]
+    assert evaluated == [2, 4, 5]
+
+
+def test_bfloat16_autocast_trains_and_keeps_the_kl_in_float32(dataset):
+    trainer = Trainer(config(**{"train.amp": "bf16"}), dataset)
+    epochs = [event.metrics for event in trainer.fit() if isinstance(event, Epoch)]
+    assert epochs[-1]["train/objective"] < epochs[0]["train/objective"]
+
+
+def test_a_diverged_run_names_the_epoch_and_the_number(dataset):
+    trainer = Trainer(config(**{"optim.lr": 1e30}), dataset)
+    with pytest.raises(TrainingDivergedError, match=r"epoch 1 is not finite: .*nan.*lower optim.lr"):
+        list(trainer.fit())
+
+
+def test_there_is_no_test_result_before_an_evaluation(dataset):
+    with pytest.raises(RuntimeError, match="no best weights before the first evaluation"):
+        Trainer(config(), dataset).test()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+def test_cuda_by_name_is_refused_where_there_is_none():
+    with pytest.raises(DeviceMissingError, match=r"train\.device: cuda was asked for"):
+        resolve_device("cuda")

@@ -1,0 +1,280 @@
+"""Talks to one MLflow store: opening it, finding and making runs, and sending only what is not there yet.
+
+Only this module and mlflow_sink.py need mlflow, which is imported when a store is first opened.
+"""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tracking.replay import MetricRow
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+TAG = "vae_sweep."
+_BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # limits of MLflow's log_batch
+T = TypeVar("T")
+_SQLITE = "sqlite:///"
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_ENVIRONMENT = {  # defaults only: what the user has set stays
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it logs the errors that it also raises
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a repeated create would make two runs
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+@dataclass
+class KnownRun:
+    """What MLflow is known to hold of one of its runs; `rows` and `files` only once `asked`."""
+
+    id: str
+    status: str = "RUNNING"
+    rows: set[tuple[str, int]] = field(default_factory=set)
+    latest: dict[str, float] = field(default_factory=dict)
+    params: set[str] = field(default_factory=set)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
+    asked: bool = False
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Open the store at a tracking URI; a missing SQLite file is made first, whole or not at all.
+
+    Raises:
+        MlflowException, SQLAlchemyError, OSError: see `refusals`.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    path = _sqlite_file(uri)
+    if path is not None and not path.exists():
+        _create_database(path)
+    if uri.partition(":")[0].partition("+")[0] in _DATABASES:
+        _probe(uri)
+        _forget_engine(uri)  # it may hold a file that was deleted since
+    return MlflowClient(tracking_uri=uri)
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """Return the exceptions by which MLflow, its database, its server or its files refuse."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, OSError  # those of requests are OSErrors
+
+
+def file_identity(uri: str) -> tuple[int, int] | None:
+    """Return (device, inode) of a SQLite store, to notice that it was deleted; None for other stores."""
+    path = _sqlite_file(uri)
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def ensure_experiment(client: "MlflowClient", name: str, place: str | None, tags: dict[str, str]) -> str:
+    """Return the id of the experiment, made with its artifacts at the URI `place` if missing."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name, place, tags))
+    if found.lifecycle_stage == "deleted":  # in the web page, say; the name stays taken
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def delete_experiment(client: "MlflowClient", name: str) -> None:
+    """Remove an experiment and its runs; a server can only hide it, so there its name is freed first."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return
+    store = client._tracking_client.store
+    active = experiment.lifecycle_stage == "active"
+    if not hasattr(store, "_hard_delete_experiment"):
+        client.rename_experiment(experiment.experiment_id, f"{name} (deleted {uuid.uuid4().hex[:8]})")
+        client.delete_experiment(experiment.experiment_id)
+        return
+    for run_id in _all_run_ids(client, experiment.experiment_id):  # as `mlflow gc` does it
+        store._hard_delete_run(run_id)
+    if active:
+        client.delete_experiment(experiment.experiment_id)
+    store._hard_delete_experiment(experiment.experiment_id)
+
+
+def find_or_create(
+    client: "MlflowClient",
+    experiment_id: str,
+    identifying: Mapping[str, str],
+    name: str,
+    tags: Mapping[str, str],
+    start_ms: int | None,
+) -> KnownRun:
+    """Return the run with the `identifying` tags; a missing one is made with `name`, `tags`, `start_ms`."""
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identifying.items())
+    found = client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"])
+    if not found:
+        run = client.create_run(experiment_id, start_time=start_ms, tags={**identifying, **tags}, run_name=name)
+        return KnownRun(run.info.run_id, tags=dict(run.data.tags), asked=True)
+    run = found[0]
+    return KnownRun(
+        run.info.run_id,
+        run.info.status,
+        latest=dict(run.data.metrics),
+        params=set(run.data.params),
+        tags=dict(run.data.tags),
+    )
+
+
+def ask_contents(client: "MlflowClient", run: KnownRun) -> None:
+    """Ask once which (key, step) and which files the run holds."""
+    if run.asked:
+        return
+    run.rows = {(row.key, row.step) for key in run.latest for row in client.get_metric_history(run.id, key)}
+    run.files = dict(_files(client, run.id, None))
+    run.asked = True
+
+
+def send_metrics(client: "MlflowClient", run: KnownRun, rows: Iterable[MetricRow]) -> int:
+    """Send the first row of every (key, step) that the run does not have; return how many."""
+    from mlflow.entities import Metric
+
+    new: dict[tuple[str, int], Metric] = {}
+    for row in rows:
+        if (row.key, row.step) not in run.rows:
+            new.setdefault((row.key, row.step), Metric(row.key, row.value, row.time_ms, row.step))
+    for batch in _batches(list(new.values()), _BATCH["metrics"]):
+        client.log_batch(run.id, metrics=batch)
+    run.rows |= new.keys()
+    run.latest |= {metric.key: metric.value for metric in new.values()}
+    return len(new)
+
+
+def send_params(client: "MlflowClient", run: KnownRun, params: Mapping[str, str]) -> None:
+    """Send the params that the run does not have; MLflow never changes one."""
+    from mlflow.entities import Param
+
+    new = [Param(key, value) for key, value in params.items() if key not in run.params]
+    for batch in _batches(new, _BATCH["params"]):
+        client.log_batch(run.id, params=batch)
+    run.params |= {param.key for param in new}
+
+
+def send_tags(client: "MlflowClient", run: KnownRun, tags: Mapping[str, str]) -> None:
+    """Set the tags that differ."""
+    from mlflow.entities import RunTag
+
+    new = [RunTag(key, value) for key, value in tags.items() if run.tags.get(key) != value]
+    for batch in _batches(new, _BATCH["tags"]):
+        client.log_batch(run.id, tags=batch)
+    run.tags |= {tag.key: tag.value for tag in new}
+
+
+def remove_tag(client: "MlflowClient", run: KnownRun, key: str) -> None:
+    """Take a tag off the run where it has it."""
+    if key in run.tags:
+        client.delete_tag(run.id, key)
+        del run.tags[key]
+
+
+def upload(client: "MlflowClient", run: KnownRun, path: Path, name: str) -> None:
+    """Put the file at `path` on the run as `name`, unless one of that name and size is there."""
+    size = path.stat().st_size
+    if run.files.get(name) == size:
+        return
+    folder, _, base = name.rpartition("/")
+    if base == path.name:
+        client.log_artifact(run.id, str(path), folder or None)
+    else:
+        with tempfile.TemporaryDirectory() as renamed:
+            shutil.copyfile(path, Path(renamed, base))
+            client.log_artifact(run.id, str(Path(renamed, base)), folder or None)
+    run.files[name] = size
+
+
+def set_status(client: "MlflowClient", run: KnownRun, status: str, end_ms: int | None = None) -> None:
+    """Set RUNNING, FINISHED, FAILED or KILLED where it differs; an ended run gets its end time."""
+    if run.status == status:
+        return
+    if status == "RUNNING":
+        client.update_run(run.id, status=status)
+    else:
+        client.set_terminated(run.id, status, end_time=end_ms)
+    run.status = status
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
+
+
+def _create_database(path: Path) -> None:
+    """Make a migrated store under another name, then give it its own: a kill leaves none or a whole one."""
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        MlflowClient(tracking_uri=f"{_SQLITE}{unfinished}")
+        _forget_engine(f"{_SQLITE}{unfinished}")
+        os.link(unfinished, path)
+    except FileExistsError:
+        return  # another study's coordinator, or the web page, was faster
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _probe(uri: str) -> None:
+    """Fail at once where a database cannot be opened: MLflow itself would try again for most of an hour."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA schema_version" if uri.startswith(_SQLITE) else "SELECT 1")
+
+
+def _forget_engine(uri: str) -> None:
+    """Close the connections that MLflow keeps per URI for the life of the process."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking._tracking_service import utils
+
+    engine = SqlAlchemyStore._engine_map.pop(uri, None)
+    if engine is not None:
+        engine.dispose()
+        utils._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+
+
+def _all_run_ids(client: "MlflowClient", experiment_id: str) -> list[str]:
+    from mlflow.entities import ViewType
+
+    ids: list[str] = []
+    token: str | None = None
+    while token is not None or not ids:
+        page = client.search_runs([experiment_id], run_view_type=ViewType.ALL, max_results=1000, page_token=token)
+        ids += [run.info.run_id for run in page]
+        token = page.token
+        if not token:
+            break
+    return ids
+
+
+def _files(client: "MlflowClient", run_id: str, folder: str | None) -> Iterator[tuple[str, int]]:
+    for item in client.list_artifacts(run_id, folder):
+        if item.is_dir:
+            yield from _files(client, run_id, item.path)
+        else:
+            yield item.path, item.file_size or 0
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

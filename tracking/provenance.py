@@ -1,0 +1,97 @@
+"""Where results come from: code, packages, machine and command, collected once per study."""
+
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "mlflow",
+    "optuna",
+    "numpy",
+    "pydantic",
+    "torchmetrics",
+    "lpips",
+    "scikit-learn",
+)
+_LONGEST_DIFF = 200_000  # characters
+_TIMEOUT_S = 20
+
+
+def collect(repository: Path | None) -> dict[str, Any]:
+    """Return commit, dirty flag, diff, versions, hardware and command line, ready for JSON.
+
+    What cannot be found out (no git, no repository, no GPU) is None; nothing is raised for it.
+    """
+    return {
+        **_code(repository),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "hostname": socket.gethostname(),
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        **_gpu(),
+        "command": shlex.join(sys.argv),
+    }
+
+
+def _code(repository: Path | None) -> dict[str, Any]:
+    commit = _git(repository, "rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None, "diff": None, "diff_cut": None}
+    status = _git(repository, "status", "--porcelain")
+    diff = _git(repository, "diff", "HEAD") or ""
+    return {
+        "commit": commit.strip(),
+        "dirty": None if status is None else bool(status.strip()),
+        "diff": diff[:_LONGEST_DIFF],
+        "diff_cut": len(diff) > _LONGEST_DIFF,
+    }
+
+
+def _git(repository: Path | None, *arguments: str) -> str | None:
+    if repository is None:
+        return None
+    return _output(["git", "-C", str(repository), "--no-optional-locks", *arguments])
+
+
+def _gpu() -> dict[str, Any]:
+    """Return the GPUs' names and the driver's version, as nvidia-smi gives them."""
+    output = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    rows = [line.rpartition(", ") for line in (output or "").splitlines() if ", " in line]
+    return {"gpu": [name for name, _, _ in rows] or None, "driver": rows[0][2] if rows else None}
+
+
+def _output(command: list[str]) -> str | None:
+    """Return what a command prints, or None where it is missing, fails or hangs."""
+    try:
+        finished = subprocess.run(
+            command, capture_output=True, timeout=_TIMEOUT_S, check=True, encoding="utf-8", errors="replace"
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return finished.stdout
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or None
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or None

@@ -1,0 +1,95 @@
+"""Is the latent used? Active units, spectra, the verdict in words. Shapes: N images, M latent dimensions."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, section 5.2
+_LEAST_RATE = 0.5  # nats per image
+_LEAST_EXCHANGE_COST = 0.01  # of the reconstruction term
+_LEAST_ACTIVE_SHARE = 0.1  # of the latent dimensions
+_FALLEN_SHARE = 0.5  # of the most active units seen during the run
+
+
+def active_dimensions(mu: Tensor) -> Tensor:
+    """Return which dimensions are active, `(M,)` bool: variance of `mu (N, M)` over images above 0.01.
+
+    Source: Burda et al. 2016, "Importance Weighted Autoencoders", section 5.2.
+    """
+    return mu.double().var(dim=0, correction=1) > ACTIVE_VARIANCE
+
+
+def active_units(mu: Tensor) -> int:
+    """Return the number of active dimensions of `mu (N, M)`; see `active_dimensions`."""
+    return int(active_dimensions(mu).sum())
+
+
+def mu_std(mu: Tensor) -> Tensor:
+    """Return the standard deviation over images (n - 1) of each dimension of `mu (N, M)`, `(M,)` float64."""
+    return mu.double().std(dim=0, correction=1)
+
+
+def latent_variance(logvar: Tensor) -> Tensor:
+    """Return the mean over images of sigma^2 = e^logvar, `(M,)` float64.
+
+    Near 1 a dimension is superfluous, near 0 it carries information. Source: Dai and Wipf 2019.
+    """
+    return logvar.double().exp().mean(dim=0)
+
+
+def kl_spectrum(kl: Tensor) -> Tensor:
+    """Return the mean over images of `kl (N, M)` in nats, largest first, `(M,)` float64."""
+    return kl.double().mean(dim=0).sort(descending=True).values
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the posterior collapsed, why, and the numbers it rests on."""
+
+    name: Literal["full", "ignored", "partial", "none"]
+    because: str
+    numbers: dict[str, float]
+
+
+def collapse_verdict(
+    *, active_units: float, rate: float, exchange_cost: float, latent_dim: int, max_active_units: float
+) -> Verdict:
+    """Judge a finished run; the first rule that holds gives the name.
+
+    Args:
+        active_units: of the finished model.
+        rate: mean KL, nats per image.
+        exchange_cost: relative increase of the reconstruction error when images decode each other's z.
+        latent_dim: number of latent dimensions.
+        max_active_units: the largest number of active units of any evaluation of the run.
+
+    Returns:
+        `full`: no active unit, or a rate under 0.5 nat. `ignored`: exchanging z costs less than 1% although
+        the rate is at least that. `partial`: active units fell to half of their maximum, or are under 10% of
+        the dimensions. Otherwise `none`: a healthy VAE also prunes dimensions.
+    """
+    most = max(max_active_units, active_units)
+    numbers = {
+        "active_units": float(active_units),
+        "max_active_units": float(most),
+        "latent_dim": float(latent_dim),
+        "rate": float(rate),
+        "exchange_cost": float(exchange_cost),
+    }
+
+    def verdict(name: Literal["full", "ignored", "partial", "none"], because: str) -> Verdict:
+        return Verdict(name, because, numbers)
+
+    if active_units == 0:
+        return verdict("full", "no active unit")
+    if rate < _LEAST_RATE:
+        return verdict("full", f"a rate of {rate:.3g} nats per image is under {_LEAST_RATE:g}")
+    if exchange_cost < _LEAST_EXCHANGE_COST:
+        return verdict("ignored", f"exchanging z between images costs {exchange_cost:.2%}, under 1%")
+    counted = f"{active_units:g} of {latent_dim} units active"
+    if active_units <= _FALLEN_SHARE * most:
+        return verdict("partial", f"{counted}, fallen from {most:g} during the run")
+    if active_units < _LEAST_ACTIVE_SHARE * latent_dim:
+        return verdict("partial", f"{counted}, under a tenth")
+    return verdict("none", f"{counted}; exchanging z between images costs {exchange_cost:.1%}")

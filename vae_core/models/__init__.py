@@ -1,0 +1,1 @@
+"""The models and the blocks they are made of."""

@@ -1,0 +1,419 @@
+"""Training as a generator of events: what to do at a step, an evaluation or an epoch is the caller's business.
+
+Letters: B images of a micro-batch, N images of an effective batch, M latent dimensions.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vae_core.config import RunConfig
+from vae_core.data.batches import (
+    Batch,
+    Indices,
+    effective_batches,
+    epoch_order,
+    load_batch,
+    micro_batches,
+    padding_multiple,
+)
+from vae_core.data.dataset import Dataset
+from vae_core.diagnostics import Verdict, collapse_verdict
+from vae_core.evaluation import EvaluationResult, Evaluator
+from vae_core.losses import (
+    Objective,
+    effective_beta,
+    kl_per_dimension,
+    negative_log_likelihood,
+    normalised_beta,
+    objective,
+    reparameterize,
+)
+from vae_core.models.vae import VAE, build_model
+from vae_core.random_streams import generator
+from vae_core.schedules import SCHEDULES
+
+_HIGHER_IS_BETTER = {
+    "val/elbo": True,
+    "val/ssim": True,
+    "val/mse": False,
+    "val/lpips": False,
+    "val/objective": False,
+}
+_AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Step:
+    """An optimizer step was taken; `step` counts from 1 over the run, `epoch` is the number of finished epochs."""
+
+    step: int
+    epoch: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The validation split was measured after epoch number `epoch` (from 1)."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    vectors: dict[str, list[float]]
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Epoch number `epoch` (from 1) is finished; `metrics` holds train/, time/ and, where due, val/ and latent/."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    vectors: dict[str, list[float]]
+    seconds: float
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Training stopped between two optimizer steps because `request_stop` was called."""
+
+    step: int
+    epoch: int
+
+
+Event = Step | Evaluation | Epoch | Interrupted
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """The val-selected weights measured on the test split."""
+
+    metrics: dict[str, float]
+    vectors: dict[str, list[float]]
+    verdict: Verdict
+    best_epoch: int
+    best_value: float
+    tags: dict[str, str]
+
+
+class TrainingDivergedError(Exception):
+    """A loss or a metric became NaN or infinite; the run itself is at fault and is not repeated."""
+
+
+class DeviceMissingError(Exception):
+    """The config asks for a device that this machine does not have."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the torch device for `train.device`.
+
+    Raises:
+        DeviceMissingError: `cuda` was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceMissingError("train.device: cuda was asked for, but torch sees no CUDA device on this machine")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class Trainer:
+    """Trains one VAE; after any event of `fit` its `state_dict` is exact.
+
+    Args:
+        config: the run's config.
+        dataset: the prepared data set; its train split is learnt, its val split selects.
+        pixel_budget: px of padded images per micro-batch; default `train.pixel_budget`.
+    """
+
+    def __init__(self, config: RunConfig, dataset: Dataset, pixel_budget: int | None = None) -> None:
+        torch.set_num_threads(config.train.threads)
+        self.config = config
+        self.dataset = dataset
+        self.device = resolve_device(config.train.device)
+        self.model = build_model(config.model, dataset.channels, config.seed, self.device)
+        self._pixel_budget = pixel_budget or config.train.pixel_budget
+        self.evaluator = Evaluator(config, dataset, self.device, self._pixel_budget)
+        self.epoch = 0
+        self.step = 0
+        self._multiple = padding_multiple(config.model.stride, config.data.pad_multiple)
+        self._train = dataset.splits["train"]
+        self._steps_per_epoch = -(-len(self._train) // config.train.effective_batch)
+        self._optimizer = _optimizer(self.model, config)
+        self._plateau = _plateau(self._optimizer, config)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.amp == "fp16")
+        self._step_in_epoch = 0
+        self._sums = _RunningSums(self.device)
+        self._seconds = 0.0
+        self._best: dict[str, Any] | None = None
+        self._evaluations_since_best = 0
+        self._max_active_units = 0
+        self._stopped_early = False
+        self._stop_requested = False
+
+    @property
+    def finished(self) -> bool:
+        """Return whether every epoch is done or early stopping has ended the run."""
+        return self._stopped_early or self.epoch >= self.config.train.epochs
+
+    def request_stop(self) -> None:
+        """Ask `fit` to end with `Interrupted` after the current optimizer step; safe in a signal handler."""
+        self._stop_requested = True
+
+    def fit(self) -> Iterator[Event]:
+        """Train from the current state to the end, yielding events.
+
+        Raises:
+            TrainingDivergedError: an epoch's loss or an evaluation is not finite.
+        """
+        while not self.finished:
+            started = time.monotonic() - self._seconds
+            order = epoch_order(self.config.seed, self.epoch, self._train)
+            for indices in effective_batches(order, self.config.train.effective_batch, self._step_in_epoch):
+                self._take_step(indices)
+                self._seconds = time.monotonic() - started
+                yield Step(self.step, self.epoch, len(indices))
+                if self._stop_requested:
+                    yield Interrupted(self.step, self.epoch)
+                    return
+            result = self._evaluate() if self._evaluation_is_due() else None
+            if result is not None:
+                is_best = self._is_better(result)
+                yield Evaluation(self.epoch + 1, self.step, result.metrics, result.vectors, is_best)
+            yield self._finish_epoch(result, time.monotonic() - started)
+
+    def test(self) -> TestResult:
+        """Measure the best weights on the test split and judge them; training must be finished.
+
+        Raises:
+            RuntimeError: no evaluation has happened yet.
+            TrainingDivergedError: a test metric is not finite.
+        """
+        model = self.best_model()
+        best = self._best_so_far()
+        result = self.evaluator.evaluate(model, "test", self.config.loss.beta)
+        _refuse_non_finite(result.metrics, f"the test of epoch {best['epoch']}")
+        verdict = collapse_verdict(
+            active_units=int(result.metrics["test/active_units"]),
+            rate=result.metrics["test/kl"],
+            exchange_cost=result.metrics["test/exchange_cost"],
+            max_active_units=self._max_active_units,
+            latent_dim=self.config.model.latent_dim,
+        )
+        return TestResult(result.metrics, result.vectors, verdict, best["epoch"], best["value"], result.tags)
+
+    def best_model(self) -> VAE:
+        """Return a copy of the model with the weights that `evaluate.select` chose."""
+        model = build_model(self.config.model, self.dataset.channels, self.config.seed, self.device)
+        model.load_state_dict(self._best_so_far()["model"])
+        return model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the training depends on (plain containers and tensors)."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "plateau": self._plateau.state_dict() if self._plateau else None,
+            "scaler": self._scaler.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "step_in_epoch": self._step_in_epoch,
+            "sums": self._sums.state_dict(),
+            "seconds": self._seconds,
+            "best": self._best,
+            "evaluations_since_best": self._evaluations_since_best,
+            "max_active_units": self._max_active_units,
+            "stopped_early": self._stopped_early,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned for the same config and data."""
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._plateau:
+            self._plateau.load_state_dict(state["plateau"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.epoch = state["epoch"]
+        self.step = state["step"]
+        self._step_in_epoch = state["step_in_epoch"]
+        self._sums.load_state_dict(state["sums"])
+        self._seconds = state["seconds"]
+        self._best = state["best"]
+        self._evaluations_since_best = state["evaluations_since_best"]
+        self._max_active_units = state["max_active_units"]
+        self._stopped_early = state["stopped_early"]
+
+    def _beta(self) -> float:
+        """Return beta at the current optimizer step."""
+        loss = self.config.loss
+        position = self.epoch + self._step_in_epoch / self._steps_per_epoch
+        return SCHEDULES[loss.beta_schedule](position, loss.beta, loss.warmup_epochs)
+
+    def _take_step(self, indices: Indices) -> None:
+        """Accumulate the gradient of one effective batch and apply it."""
+        key = generator("z", self.config.seed, self.step)
+        noise = torch.randn(len(indices), self.config.model.latent_dim, generator=key)  # (N, M)
+        self.model.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        beta = self._beta()
+        for positions in micro_batches(self.dataset, indices, self._multiple, self._pixel_budget):
+            batch = load_batch(self.dataset, indices[positions], self._multiple, self.device)
+            terms = self._objective(batch, noise[torch.from_numpy(positions)].to(self.device), beta)
+            self._scaler.scale(terms.total.sum() / len(indices)).backward()  # type: ignore[no-untyped-call]
+            self._sums.add_images(terms)
+        self._scaler.unscale_(self._optimizer)
+        limit = self.config.optim.clip_norm or float("inf")
+        self._sums.add_step(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.step += 1
+        self._step_in_epoch += 1
+
+    def _objective(self, batch: Batch, noise: torch.Tensor, beta: float) -> Objective:
+        height, width = batch.images.shape[-2:]
+        with self._autocast():
+            mu, logvar = self.model.encode(batch.images)  # (B, M) each
+            logits = self.model.decode(reparameterize(mu, logvar, noise), (height, width))  # (B, C, H, W)
+        loss = self.config.loss
+        reconstruction = negative_log_likelihood(loss.reconstruction, logits, batch.images, batch.mask, loss.sigma)
+        return objective(reconstruction, kl_per_dimension(mu, logvar).sum(dim=1), beta)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        amp = self.config.train.amp
+        return torch.autocast(self.device.type, dtype=_AMP_TYPES.get(amp), enabled=amp != "off")
+
+    def _evaluation_is_due(self) -> bool:
+        done = self.epoch + 1
+        return done % self.config.evaluate.every_epochs == 0 or done >= self.config.train.epochs
+
+    def _evaluate(self) -> EvaluationResult:
+        result = self.evaluator.evaluate(self.model, "val", self._beta())
+        _refuse_non_finite(result.metrics, f"the evaluation after epoch {self.epoch + 1}")
+        return result
+
+    def _is_better(self, result: EvaluationResult) -> bool:
+        if self._best is None:
+            return True
+        value, best = result.metrics[self.config.evaluate.select], self._best["value"]
+        return bool(value > best if _HIGHER_IS_BETTER[self.config.evaluate.select] else value < best)
+
+    def _finish_epoch(self, result: EvaluationResult | None, seconds: float) -> Epoch:
+        """Advance the state to the next epoch and describe the one that ended."""
+        metrics = self._train_metrics(seconds)
+        _refuse_non_finite(metrics, f"epoch {self.epoch + 1}")
+        self.epoch += 1
+        if result is not None:
+            metrics |= result.metrics
+            self._remember(result)
+        self._step_in_epoch = 0
+        self._seconds = 0.0
+        self._sums = _RunningSums(self.device)
+        vectors = result.vectors if result is not None else {}
+        return Epoch(self.epoch, self.step, metrics, vectors, seconds, self.finished)
+
+    def _remember(self, result: EvaluationResult) -> None:
+        """Update the best weights, the learning rate and early stopping with an evaluation."""
+        value = result.metrics[self.config.evaluate.select]
+        if self._is_better(result):
+            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self._best = {"epoch": self.epoch, "value": value, "model": weights}
+            self._evaluations_since_best = 0
+        else:
+            self._evaluations_since_best += 1
+        self._max_active_units = max(self._max_active_units, int(result.metrics["latent/active_units"]))
+        if self._plateau:
+            self._plateau.step(value)
+        patience = self.config.train.early_stopping_patience
+        self._stopped_early = patience is not None and self._evaluations_since_best >= patience
+
+    def _train_metrics(self, seconds: float) -> dict[str, float]:
+        beta = self._last_beta()
+        pixels = float(np.prod(self.dataset.sizes[self._train], axis=1).mean()) * self.dataset.channels
+        return self._sums.means() | {
+            "train/effective_beta": effective_beta(beta),
+            "train/normalised_beta": normalised_beta(beta, self.config.model.latent_dim, pixels),
+            "train/lr": float(self._optimizer.param_groups[0]["lr"]),
+            "time/epoch_s": seconds,
+            "time/images_per_s": len(self._train) / seconds,
+        }
+
+    def _last_beta(self) -> float:
+        """Return the beta of the epoch's last optimizer step."""
+        loss = self.config.loss
+        position = self.epoch + (self._step_in_epoch - 1) / self._steps_per_epoch
+        return SCHEDULES[loss.beta_schedule](position, loss.beta, loss.warmup_epochs)
+
+    def _best_so_far(self) -> dict[str, Any]:
+        if self._best is None:
+            raise RuntimeError("there are no best weights before the first evaluation")
+        return self._best
+
+
+class _RunningSums:
+    """Sums over an epoch's images and steps, kept on the device so that no step waits for the host."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._terms = torch.zeros(3, dtype=torch.float64, device=device)  # objective, reconstruction, kl
+        self._norms = torch.zeros(2, dtype=torch.float64, device=device)  # sum and count of finite norms
+        self._images = 0
+
+    def add_images(self, terms: Objective) -> None:
+        sums = torch.stack([terms.total.sum(), terms.reconstruction.sum(), terms.kl.sum()])
+        self._terms += sums.detach().double()
+        self._images += len(terms.total)
+
+    def add_step(self, norm: torch.Tensor) -> None:
+        finite = torch.isfinite(norm)  # an fp16 overflow is skipped by the scaler and not counted
+        self._norms += torch.stack([torch.where(finite, norm, 0.0), finite.to(norm.dtype)]).double()
+
+    def means(self) -> dict[str, float]:
+        objective_, reconstruction, kl = (self._terms / self._images).tolist()
+        norm, count = self._norms.tolist()
+        return {
+            "train/objective": objective_,
+            "train/reconstruction": reconstruction,
+            "train/kl": kl,
+            "train/grad_norm": norm / max(count, 1.0),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"terms": self._terms, "norms": self._norms, "images": self._images}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._terms = state["terms"].to(self._terms.device).clone()
+        self._norms = state["norms"].to(self._norms.device).clone()
+        self._images = state["images"]
+
+
+def _optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    optim = config.optim
+    if optim.algorithm == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
+    return torch.optim.Adam(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
+
+
+def _plateau(optimizer: torch.optim.Optimizer, config: RunConfig) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
+    optim = config.optim
+    if optim.lr_schedule != "plateau":
+        return None
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer,
+        mode="max" if _HIGHER_IS_BETTER[config.evaluate.select] else "min",
+        factor=optim.plateau_factor,
+        patience=optim.plateau_patience,
+        min_lr=optim.min_lr,
+    )
+
+
+def _refuse_non_finite(metrics: dict[str, float], place: str) -> None:
+    bad = [f"{name} = {value}" for name, value in metrics.items() if not np.isfinite(value)]
+    if bad:
+        raise TrainingDivergedError(f"{place} is not finite: {', '.join(bad)}; lower optim.lr or set optim.clip_norm")
