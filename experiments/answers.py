@@ -31,7 +31,7 @@ def _trend(results: StudyResults) -> str | None:
     words = []
     for name, key in (("KL", KL), ("active units", ACTIVE_UNITS)):
         found = spearman(values, [_mean(cell, key).mean for cell in cells])
-        words.append(f"{name} {'undefined (constant)' if found is None else f'{found:.2f}'}")
+        words.append(f"{name} {'undefined (constant)' if found is None else f'{found:.3f}'}")
     return f"Spearman correlation of {axis} over {len(cells)} cells: with {', with '.join(words)}."
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from vae_core.errors import UserError
 
 _MISTAKE = 2
+_FILE_WIDTH = 120  # characters
 
 app = typer.Typer(
     help="Sweeps of variational autoencoders: one YAML question in, trained runs and an ablation table out.",
@@ -207,7 +208,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _console() -> Console:
-    return Console()
+    """Return a console as wide as the terminal; a file or a pipe gets lines long enough for a table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from experiments.report import Report, build
-from experiments.results import collect
 from tracking.files import write_atomic
 from tracking.mlflow_sink import MlflowSink
 from tracking.run_directory import StudyDirectory
 
-_FILES = ("table.md", "table.csv", "overview.png")
+_FILES = ("table.md", "table.csv", "runs.csv", "overview.png")
 
 
 def write_report(study: StudyDirectory) -> Report:
@@ -19,7 +18,8 @@ def write_report(study: StudyDirectory) -> Report:
     study.report.mkdir(exist_ok=True)
     write_atomic(study.report / "table.md", report.to_markdown())
     write_atomic(study.report / "table.csv", report.to_csv())
-    write_overview(study, collect(study))
+    write_atomic(study.report / "runs.csv", report.runs_csv())
+    write_overview(study, report.results)
     return report
 
 

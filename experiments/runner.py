@@ -27,11 +27,13 @@ from tracking.files import read_json
 from tracking.mlflow_sink import MlflowSink
 from tracking.run_directory import StudyDirectory
 from vae_core.config import RunConfig
+from vae_core.data import Dataset
 from vae_core.data.batches import padded_size, padding_multiple
 from vae_core.errors import UserError
 from vae_core.models.vae import check_on_meta
 
 _DONE, _SOME_FAILED, _STOPPED = 0, 1, 130
+_FEWEST_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,14 @@ def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
         if key in checked:
             continue
         checked.add(key)
+        place = f"{sweep.where}: cell {cell_name(params)}"
+        mistakes += [f"{place}: {message}" for message in _size_mistakes(config, datasets.of(config))]
+        if mistakes:
+            continue
         try:
-            parameters.append(check_on_meta(config, _extreme_sizes(config, datasets)))
+            parameters.append(check_on_meta(config, _extreme_sizes(config, datasets.of(config))))
         except UserError as error:
-            mistakes += [f"{sweep.where}: cell {cell_name(params)}: {message}" for message in error.messages]
+            mistakes += [f"{place}: {message}" for message in error.messages]
     if mistakes:
         raise UserError(mistakes)
     count = len(cells) if sweep.file.sampler == "grid" else sweep.file.trials or 0
@@ -72,8 +78,25 @@ def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
     return Plan(count, count * len(sweep.seeds), parameters, images)
 
 
-def _extreme_sizes(config: RunConfig, datasets: Datasets) -> list[tuple[int, int]]:
-    sizes = datasets.of(config).sizes
+def _size_mistakes(config: RunConfig, dataset: Dataset) -> Iterator[str]:
+    for name in ("val", "test"):
+        count = len(dataset.splits[name])
+        if count < _FEWEST_IMAGES:
+            yield (
+                f"data.{name}_fraction: leaves {count} of {len(dataset)} images in {name}; "
+                f"at least {_FEWEST_IMAGES} are needed to measure variances over images"
+            )
+    largest = int(dataset.sizes.max())
+    if config.model.stride > largest:
+        halvings = config.model.stride.bit_length() - 1
+        yield (
+            f"model.encoder_widths: the encoder halves {halvings} times, to 1/{config.model.stride}, but the longest "
+            f"side of any image is {largest} px; use fewer widths"
+        )
+
+
+def _extreme_sizes(config: RunConfig, dataset: Dataset) -> list[tuple[int, int]]:
+    sizes = dataset.sizes
     multiple = padding_multiple(config.model.stride, config.data.pad_multiple)
     heights = sorted({padded_size((int(height), int(width)), multiple) for height, width in sizes})
     return [heights[0], heights[-1]] if len(heights) > 1 else heights

@@ -13,7 +13,8 @@ def journal_lines(run: Path) -> list[dict]:
     """Return the lines of every attempt of a run, as plain JSON."""
     lines: list[dict] = []
     for attempt in sorted((run / "attempts").iterdir(), key=lambda path: int(path.name)):
-        texts = (attempt / "journal.jsonl").read_text().splitlines()
+        journal = attempt / "journal.jsonl"
+        texts = journal.read_text().splitlines() if journal.exists() else []
         lines += [{**json.loads(text), "in_attempt": int(attempt.name)} for text in texts]
     return lines
 

@@ -70,11 +70,11 @@ class StudyBuilder:
             write_atomic(self.study.run(run).config_file, dump_yaml({**tree, "seed": seed}))
         return [run for run, _ in runs]
 
-    def done(self, run: str, verdict="none", lpips="measured", artifacts=None, **metrics) -> None:
+    def done(self, run: str, verdict="none", lpips_tag="measured", artifacts=None, **metrics) -> None:
         """Give a run two epochs and a result; `metrics` are its test metrics."""
         values = {"elbo": -20.0, "reconstruction": 15.0, "kl": 5.0, "ssim": 0.5, "mse": 0.01, "active_units": 3.0}
         values |= metrics
-        with self._attempt(run, lpips) as journal:
+        with self._attempt(run, lpips_tag) as journal:
             self._epochs(journal, 2)
             journal.append(
                 "result",

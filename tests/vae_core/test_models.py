@@ -257,3 +257,13 @@ def test_the_summary_names_layers_with_their_parameters():
 
 def test_attention_is_part_of_the_default_model():
     assert sum(isinstance(module, CBAM) for module in small_model().modules()) == 4
+
+
+def test_the_encoder_sees_how_bright_an_image_is():
+    """Convolutions without biases before a GroupNorm would make an image and its dimmer copy the same."""
+    config = parse_config({"model": {"encoder_widths": [8, 16], "decoder_widths": [16, 8], "norm_groups": 4}}, "test")
+    model = build_model(config.model, 1, 0, "cpu")
+    image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    bright, _ = model.encode(image)
+    dim, _ = model.encode(0.5 * image)
+    assert (bright - dim).abs().max() > 0.02 * bright.abs().max()

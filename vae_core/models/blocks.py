@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vae_core.models.parts import CBAM, group_norm
+from vae_core.models.parts import CBAM, normalised_conv
 
 BLOCKS: dict[str, type[nn.Module]] = {}
 
@@ -47,8 +47,9 @@ class ResidualBlock(nn.Module):
         self.attention = CBAM(out_channels, reduction=cbam_reduction) if cbam else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            projection = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
-            self.shortcut = nn.Sequential(projection, group_norm(norm_groups, out_channels))
+            self.shortcut = normalised_conv(
+                in_channels, out_channels, kernel_size=1, stride=stride, norm_groups=norm_groups
+            )
 
     def forward(self, features: Tensor) -> Tensor:
         """Return `(B, out_channels, H / stride, W / stride)`."""
@@ -80,9 +81,7 @@ class PlainBlock(nn.Module):
 
 def _two_convolutions(in_channels: int, out_channels: int, stride: int, norm_groups: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False),
-        group_norm(norm_groups, out_channels),
+        *normalised_conv(in_channels, out_channels, kernel_size=3, stride=stride, norm_groups=norm_groups),
         nn.ReLU(),
-        nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
-        group_norm(norm_groups, out_channels),
+        *normalised_conv(out_channels, out_channels, kernel_size=3, norm_groups=norm_groups),
     )

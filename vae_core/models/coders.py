@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor, nn
 
-from vae_core.models.parts import SpatialPyramid, group_norm
+from vae_core.models.parts import SpatialPyramid, normalised_conv
 
 # (in channels, out channels, stride) -> block
 BlockFactory = Callable[[int, int, int], nn.Module]
@@ -31,8 +31,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         stem: list[nn.Module] = [
-            nn.Conv2d(channels, widths[0], stem_kernel, stride=2, padding=stem_kernel // 2, bias=False),
-            group_norm(norm_groups, widths[0]),
+            *normalised_conv(channels, widths[0], kernel_size=stem_kernel, stride=2, norm_groups=norm_groups),
             nn.ReLU(),
         ]
         if stem_pool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 # Fewer hidden units than this and channel attention is often dead from the start: all its ReLUs at zero.
-_FEWEST_HIDDEN = 2
+_FEWEST_HIDDEN = 4
 
 
 def group_norm(groups: int, channels: int) -> nn.GroupNorm:
@@ -16,6 +16,26 @@ def group_norm(groups: int, channels: int) -> nn.GroupNorm:
     """
     fitting = max(count for count in range(1, min(groups, channels) + 1) if channels % count == 0)
     return nn.GroupNorm(fitting, channels)
+
+
+def normalised_conv(
+    in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, norm_groups: int
+) -> nn.Sequential:
+    """Return a convolution that keeps or divides the size, then its GroupNorm.
+
+    The bias stays, unlike before a BatchNorm: within a group it weighs the features against a constant, without
+    which an image and its dimmer copy would look the same. A group of one channel takes it away, so it has none.
+    """
+    norm = group_norm(norm_groups, out_channels)
+    convolution = nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        bias=norm.num_groups < out_channels,
+    )
+    return nn.Sequential(convolution, norm)
 
 
 class CBAM(nn.Module):

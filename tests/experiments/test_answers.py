@@ -1,0 +1,147 @@
+"""Means over seeds against SciPy, and the sentences that a study's numbers are put into."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from support.study_builder import StudyBuilder, beta_study
+
+from experiments.answers import answers
+from experiments.estimates import Estimate, digits, estimate, spearman
+from experiments.results import collect
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [3.0, 3.5, 1.25], [-10.0, -9.0, -8.5, -3.0, 2.0]])
+def test_the_interval_is_students_t(values):
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+
+    found = estimate(values)
+
+    assert found.mean == pytest.approx(np.mean(values), rel=1e-12)
+    assert found.half_width == pytest.approx((high - low) / 2, rel=1e-9)
+    assert found.n == len(values)
+
+
+def test_one_seed_has_no_interval_and_none_has_no_estimate():
+    assert estimate([4.0]) == Estimate(4.0, None, 1)
+    assert estimate([]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Estimate(-123.456, 1.234, 2), ("-123.5", "1.2")),
+        (Estimate(0.012342, 0.00067, 2), ("0.01234", "0.00067")),
+        (Estimate(1234.5, 345.6, 2), ("1234", "346")),
+        (Estimate(0.5, 0.0000001, 2), ("0.50000", "0.00000")),
+        (Estimate(0.5, 0.0, 3), ("0.500", "0.000")),
+        (Estimate(0.5, None, 1), ("0.500", None)),
+    ],
+)
+def test_numbers_are_rounded_to_two_significant_digits_of_their_interval(value, text):
+    assert digits(value, usual=3, most=5) == text
+
+
+def test_spearman_counts_ties_at_their_mean_rank():
+    axis, units = [0.03, 0.1, 0.3, 1.0, 100.0], [16.0, 16.0, 12.5, 9.0, 0.0]
+    ranks = stats.rankdata(axis), stats.rankdata(units)
+
+    assert spearman(axis, units) == pytest.approx(np.corrcoef(*ranks)[0, 1], rel=1e-12)
+    assert spearman(axis, [1.0] * 5) is None
+    assert spearman([1.0, 2.0], [2.0, 1.0]) is None
+
+
+def test_a_numeric_axis_is_answered_with_the_edge_of_the_collapse_and_its_correlations(tmp_path):
+    builder = beta_study(tmp_path / "study")
+
+    assert answers(collect(builder.study)) == [
+        "Every seed collapses at loss.beta = 100; the largest value without a full collapse is 1.",
+        "The highest mean test ELBO, -7.5, is at loss.beta = 1; its 95% interval meets those of 1 of 2 other cells.",
+        "Spearman correlation of loss.beta over 3 cells: with KL -1.000, with active units -1.000.",
+    ]
+
+
+def collapses(tmp_path, path, verdicts, **options):
+    """Return the first sentence about an axis whose values have these verdicts of their seeds."""
+    builder = StudyBuilder(tmp_path / "study", {path: list(verdicts)}, **options)
+    for value, names in verdicts.items():
+        for run, name in zip(builder.cell(**{path.replace(".", "__"): value}), names.split(), strict=True):
+            builder.done(run, verdict=name)
+    return answers(collect(builder.study))[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "verdicts", "sentence"),
+    [
+        (
+            "optim.lr",
+            {0.1: "full full", 0.2: "none none"},
+            "Every seed collapses at optim.lr = 0.1; the smallest value without a full collapse is 0.2.",
+        ),
+        (
+            "loss.beta",
+            {1: "none none", 2: "full none", 3: "full full"},
+            (
+                "Every seed collapses at loss.beta = 3; only some seeds collapse at loss.beta = 2; "
+                "the largest value without a full collapse is 1."
+            ),
+        ),
+        (
+            "loss.beta",
+            {1: "none none", 2: "full full", 3: "none partial"},
+            "Every seed collapses at loss.beta = 2; no seed does at loss.beta = 1, 3.",
+        ),
+        ("loss.beta", {1: "none none", 3: "none none"}, "No seed collapses fully at any loss.beta from 1 to 3."),
+        ("loss.beta", {1: "full full", 3: "full full"}, "Every seed collapses fully at any loss.beta from 1 to 3."),
+        (
+            "model.block",
+            {"resnet": "none none", "plain": "full full"},
+            "Every seed collapses at model.block = plain; no seed does at model.block = resnet.",
+        ),
+        (
+            "model.block",
+            {"resnet": "full none", "plain": "none none"},
+            "Only some seeds collapse at model.block = resnet; no seed does at model.block = plain.",
+        ),
+    ],
+)
+def test_the_answer_holds_for_any_axis(tmp_path, path, verdicts, sentence):
+    assert collapses(tmp_path, path, verdicts) == sentence
+
+
+def test_two_axes_are_answered_by_cell_and_have_no_rank_correlation(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1.0, 9.0], "model.latent_dim": [2, 4]}, seeds=(0,))
+    for beta in (1.0, 9.0):
+        for dims in (2, 4):
+            (run,) = builder.cell(loss__beta=beta, model__latent_dim=dims)
+            builder.done(run, verdict="full" if beta == 9 and dims == 2 else "none", elbo=-beta - dims)
+
+    found = answers(collect(builder.study))
+
+    assert found == [
+        (
+            "Every seed collapses at loss.beta=9.0 model.latent_dim=2; no seed does at loss.beta=1.0 "
+            "model.latent_dim=2, loss.beta=1.0 model.latent_dim=4, loss.beta=9.0 model.latent_dim=4."
+        ),
+        "The highest mean test ELBO, -3, is at loss.beta=1.0 model.latent_dim=2.",
+    ]
+
+
+def test_the_best_cell_is_that_of_the_sweeps_objective(tmp_path):
+    builder = beta_study(tmp_path / "study", objective=("val/mse", "minimize"))
+
+    assert answers(collect(builder.study))[1].startswith("The lowest mean test MSE, 0.00405, is at loss.beta = 0.1")
+
+
+def test_a_constant_number_of_active_units_has_no_correlation(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1, 2, 3]}, seeds=(0,))
+    for beta in (1, 2, 3):
+        builder.done(builder.cell(loss__beta=beta)[0], kl=beta, active_units=3)
+
+    assert "with KL 1.000, with active units undefined (constant)" in answers(collect(builder.study))[-1]
+
+
+def test_a_study_of_one_cell_without_axes_has_a_table_and_a_verdict(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {}, seeds=(0,))
+    builder.done(builder.cell()[0])
+
+    assert answers(collect(builder.study)) == ["No seed collapses fully in the one cell of this study."]
