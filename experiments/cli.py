@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from experiments.failures import OperationError
 from vae_core.errors import UserError
 
-_MISTAKE = 2
+_FAILED, _MISTAKE = 1, 2
 _FILE_WIDTH = 120  # characters
 
 app = typer.Typer(
@@ -45,6 +46,9 @@ def main() -> None:
         for message in error.messages:
             typer.echo(f"error: {message}", err=True)
         sys.exit(_MISTAKE)
+    except OperationError as failure:
+        typer.echo(f"error: {failure}", err=True)
+        sys.exit(_FAILED)
 
 
 @app.command()
@@ -134,8 +138,12 @@ def rebuild(
 @app.command()
 def ui(
     root: Root = Path("runs"),
-    mlflow_port: Annotated[int | None, typer.Option(help="Port of MLflow; default: 5000 or a free one.")] = None,
-    optuna_port: Annotated[int | None, typer.Option(help="Port of the dashboard; default: 8080 or a free one.")] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of MLflow; default: 5000 or a free one.")
+    ] = None,
+    optuna_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the dashboard; default: 8080 or a free one.")
+    ] = None,
 ) -> None:
     """Open the MLflow pages and the Optuna dashboard on loopback until Ctrl-C."""
     from experiments.web import serve
@@ -189,9 +197,7 @@ def _print_plan(sweep: "Sweep") -> None:  # type: ignore[name-defined]  # noqa: 
     typer.echo(f"{sweep.question}")
     for params in sweep.grid() if sweep.file.sampler == "grid" else []:
         typer.echo(f"  {cell_name(params)}")
-    sizes = ", ".join(f"{count:,}" for count in sorted(set(plan.parameters)))
-    typer.echo(f"{plan.cells} cells x {len(sweep.seeds)} seeds = {plan.runs} runs; parameters: {sizes}")
-    typer.echo(f"images: {', '.join(f'{count} {name}' for name, count in plan.images.items())}")
+    typer.echo(plan.words())
     typer.echo("dry run: nothing was created; leave --dry-run out to run it")
 
 

@@ -33,6 +33,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 run`, `2 runs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def remaining_s(watch: "RunWatch", usual_epoch_s: float | None) -> float | None:
     """Return the s of training that a run still needs, judged by its own epochs or the usual one; None: unknown."""
     if watch.ended:
@@ -108,7 +113,7 @@ class Display:
         known = [seconds for seconds in left if seconds is not None]
         if any(known) and len(known) == len(left):
             words.append(f"about {duration(sum(known) / self._workers)} left")
-        return f"{len(watches)} runs: " + ", ".join(words)
+        return f"{counted(len(watches), 'run')}: " + ", ".join(words)
 
     def _say(self, watches: "Sequence[RunWatch]", warning: str | None) -> None:
         for watch in watches:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+from experiments.failures import OperationError
 from experiments.worker import Worker, presence_file
 from tracking.files import read_json
 from tracking.heartbeat import process_is_alive
@@ -19,7 +20,7 @@ _MAX_STILLBORN = 3
 _LOG_TAIL_BYTES = 2000
 
 
-class LauncherError(Exception):
+class LauncherError(OperationError):
     """Workers cannot be started; the message holds the end of the last one's log."""
 
 

@@ -1,6 +1,7 @@
 """The Optuna study of a sweep: proposes trials, and shows in the dashboard what the ledger records.
 
-The only module that imports optuna. The storage is a view: whatever in it disagrees with the ledger is made anew.
+The only module that writes with optuna; dashboard.py shows what it wrote. The storage is a view: whatever in it
+disagrees with the ledger is made anew.
 """
 
 import fcntl

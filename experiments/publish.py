@@ -23,9 +23,9 @@ def write_report(study: StudyDirectory) -> Report:
     return report
 
 
-def publish_parent(sink: MlflowSink, study: StudyDirectory, status: str) -> str | None:
-    """Put the study's files on its MLflow run and end it; return what MLflow refused, or None."""
+def publish_parent(sink: MlflowSink, study: StudyDirectory, status: str, end_ms: int | None = None) -> str | None:
+    """Put the study's files on its MLflow run and end it (now, or at `end_ms`); return what MLflow refused."""
     files: dict[str, Path] = {"sweep.yaml": study.sweep_file, "provenance.json": study.provenance_file}
     files |= {name: study.report / name for name in _FILES if (study.report / name).exists()}
     report = sink.log_parent({}, files)
-    return report.problem or sink.finish_parent(status).problem
+    return report.problem or sink.finish_parent(status, end_ms).problem

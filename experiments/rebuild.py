@@ -34,7 +34,8 @@ def rebuild(root: Path, name: str, console: Console) -> None:
         trials = read_trials(study)
         OptunaView(storage, sweep, trials)
         sink = MlflowSink(stores.mlflow_uri, stores.mlflow_artifacts, name, sweep.question)
-        problems = [sink.delete_study().problem, sink.ensure_parent(*parent_words(sweep, study)).problem]
+        began = min((trial.asked_ms for trial in trials), default=None)
+        problems = [sink.delete_study().problem, sink.ensure_parent(*parent_words(sweep, study), began).problem]
         runs = [study.run(run) for trial in trials for run, _ in trial.runs]
         ended = True
         for run in track(list(dict.fromkeys(runs)), "MLflow", console=console, transient=True):
@@ -42,7 +43,8 @@ def rebuild(root: Path, name: str, console: Console) -> None:
             ended = ended and status != "KILLED"
             problems.append(sink.forward(run, read_info(run), final_status=status).problem)
         write_report(study)
-        problems.append(publish_parent(sink, study, "FINISHED" if ended else "KILLED"))
+        told = [trial.told_ms for trial in trials if trial.told_ms]
+        problems.append(publish_parent(sink, study, "FINISHED" if ended else "KILLED", max(told, default=None)))
     for problem in dict.fromkeys(problem for problem in problems if problem):
         console.print(problem, style="yellow")
     console.print(f"{len(trials)} trials and {len(runs)} runs are in Optuna and MLflow again.")

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.coordinator import Coordinator
 from experiments.datasets import Datasets
-from experiments.display import Display
+from experiments.display import Display, counted
 from experiments.launchers import InlineLauncher, Launcher, LocalLauncher
 from experiments.ledger import Ledger, read_trials
 from experiments.optuna_view import OptunaView, open_storage
@@ -44,6 +44,17 @@ class Plan:
     runs: int
     parameters: list[int]
     images: dict[str, int]
+
+    def words(self) -> str:
+        """Return `7 cells x 2 seeds = 14 runs of 120,689 parameters; images: 420 train, 90 val, 90 test`."""
+        seeds = counted(self.runs // self.cells, "seed")
+        low, high = min(self.parameters), max(self.parameters)
+        size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        images = ", ".join(f"{count} {name}" for name, count in self.images.items())
+        return (
+            f"{counted(self.cells, 'cell')} x {seeds} = {counted(self.runs, 'run')} of {size} parameters; "
+            f"images: {images}"
+        )
 
 
 def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
@@ -132,7 +143,7 @@ def run_sweep(sweep: Sweep, root: Path, console: Console, launcher: str | None, 
         plan = check_plan(sweep, datasets)
     study = open_study(root, sweep, datasets.of(sweep.base_config))
     console.print(f"[bold]{sweep.question}[/bold]", highlight=False)
-    console.print(_plan_words(sweep, plan, study), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{plan.words()}; folder: {study.path}", markup=False, highlight=False, soft_wrap=True)
     with coordinator_lock(study):
         finished = _coordinate(sweep, study, datasets, _launcher(sweep, study, launcher, workers), console)
     if not finished:
@@ -141,16 +152,6 @@ def run_sweep(sweep: Sweep, root: Path, console: Console, launcher: str | None, 
         return _STOPPED
     failed = [trial for trial in read_trials(study) if trial.state == "FAIL"]
     return _SOME_FAILED if failed else _DONE
-
-
-def _plan_words(sweep: Sweep, plan: Plan, study: StudyDirectory) -> str:
-    low, high = min(plan.parameters), max(plan.parameters)
-    size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    images = ", ".join(f"{count} {name}" for name, count in plan.images.items())
-    return (
-        f"{plan.cells} cells x {len(sweep.seeds)} seeds = {plan.runs} runs of {size} parameters; "
-        f"images: {images}; folder: {study.path}"
-    )
 
 
 def _launcher(sweep: Sweep, study: StudyDirectory, kind: str | None, workers: int | None) -> Launcher:

@@ -13,7 +13,12 @@ class Stores:
     @property
     def mlflow_uri(self) -> str:
         """Return MLflow's tracking URI: a SQLite file."""
-        return f"sqlite:///{self.root.absolute()}/mlflow.db"
+        return f"sqlite:///{self.mlflow_file}"
+
+    @property
+    def mlflow_file(self) -> Path:
+        """Return MLflow's database."""
+        return self.root.absolute() / "mlflow.db"
 
     @property
     def mlflow_artifacts(self) -> Path:
@@ -24,3 +29,8 @@ class Stores:
     def optuna_journal(self) -> Path:
         """Return Optuna's journal file."""
         return self.root.absolute() / "optuna.journal"
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Return the files that the web pages show."""
+        return self.mlflow_file, self.optuna_journal

@@ -42,7 +42,10 @@ MISTAKES = [
     ("set: {data.source: trees, data.path: /nowhere/at/all}", "data.path: /nowhere/at/all"),
     ("set: {data.source: fashion-mnist, data.path: /nowhere/at/all}", "data.path: /nowhere/at/all"),
     ("set: {data.path: '${env:SURELY_NOT_SET}'}", "the environment variable 'SURELY_NOT_SET' is not set"),
-    ("set: {data.count: 10, data.val_fraction: 0.01, data.test_fraction: 0.3}", "data.val_fraction: leaves 1 of 10 images in val"),
+    (
+        "set: {data.count: 10, data.val_fraction: 0.01, data.test_fraction: 0.3}",
+        "data.val_fraction: leaves 1 of 10 images in val",
+    ),
 ]
 
 
@@ -100,7 +103,13 @@ def test_data_commands_leave_files_that_the_sources_read_back(tmp_path):
     assert "painted 20 layouts" in result.stdout
     assert len(list((tmp_path / "painted").glob("*_linear.png"))) == 20
     described = vae_sweep(
-        "data", "describe", "wireframes-tiny", "--set", "data.source=trees", "--set", f"data.path={tmp_path}/pages/trees"
+        "data",
+        "describe",
+        "wireframes-tiny",
+        "--set",
+        "data.source=trees",
+        "--set",
+        f"data.path={tmp_path}/pages/trees",
     )
     assert described.returncode == 0, described.stderr
     assert '"images": 20' in described.stdout

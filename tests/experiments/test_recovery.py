@@ -187,7 +187,17 @@ def test_a_measurement_that_changes_between_attempts_is_journalled(run_inline, t
 def test_a_suspended_worker_is_killed_and_its_run_goes_on(write_sweep, tmp_path):
     root = tmp_path / "runs"
     options = [*ONE_RUN, "launcher.stall_timeout_s=3.0", "train.epochs=6"]
-    command = [sys.executable, "-m", "experiments.cli", "run", str(write_sweep()), "--root", str(root), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.cli",
+        "run",
+        str(write_sweep()),
+        "--root",
+        str(root),
+        "--workers",
+        "1",
+    ]
     command += [word for option in options for word in ("--set", option)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     study = StudyDirectory(root / "tiny")

@@ -1,0 +1,8 @@
+"""The exception for trouble that is neither the user's mistake nor a run's own failure."""
+
+
+class OperationError(Exception):
+    """Something on this machine does not work, such as starting a process; the message is complete.
+
+    The command line prints it without a traceback and exits with code 1.
+    """

@@ -1,0 +1,51 @@
+"""Where a study is found on the running web pages; their front pages take a visitor several clicks to it."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote, urlencode
+
+_NEWEST = 5  # more addresses than this are not read
+_BEST_FIRST = {"workflowType": "machine_learning", "orderByKey": "metrics.`test/elbo`", "orderByAsc": "false"}
+
+
+def fetch(url: str) -> bytes:
+    """Return what a server on this machine answers, past any proxy, which does not know this machine.
+
+    Raises:
+        OSError: no answer (a `urllib.error.URLError`), or a refusal (a `urllib.error.HTTPError`).
+    """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(url, timeout=10) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+def study_links(root: Path, mlflow_url: str, dashboard_url: str) -> Iterator[tuple[str, str]]:
+    """Yield (what, address) of the newest studies' pages: MLflow's flat list of runs, the dashboard's study."""
+    files = sorted(root.glob("*/sweep.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
+    summaries = _json(f"{dashboard_url}/api/studies")["study_summaries"]
+    numbers = {study["study_name"]: study["study_id"] for study in summaries}
+    for name in [path.parent.name for path in files[:_NEWEST]]:
+        experiment = _experiment_id(mlflow_url, name)
+        if experiment is not None:
+            query = urlencode(_BEST_FIRST, safe="/", quote_via=quote)
+            yield f"{name} in MLflow", f"{mlflow_url}/#/experiments/{experiment}/runs?{query}"
+        if name in numbers:
+            yield f"{name} in Optuna", f"{dashboard_url}/dashboard/studies/{numbers[name]}"
+
+
+def _experiment_id(mlflow_url: str, name: str) -> str | None:
+    url = f"{mlflow_url}/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(name)}"
+    try:
+        return str(_json(url)["experiment"]["experiment_id"])
+    except HTTPError:
+        return None  # its folder is there, its pages are not
+
+
+def _json(url: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(fetch(url))
+    return answer
