@@ -100,7 +100,7 @@ def test_changed_data_is_refused_by_the_run_and_by_the_study(write_sweep, tmp_pa
     Image.new("L", (16, 16), 128).save(pictures / "3.png")
     from vae_core.errors import UserError
 
-    with pytest.raises(UserError, match="the data's fingerprint: [0-9a-f]+ -> [0-9a-f]+"):
+    with pytest.raises(UserError, match=r"the data's fingerprint: [0-9a-f]+ -> [0-9a-f]+"):
         run_sweep(sweep, tmp_path / "runs", console, "inline", None)
 
 
