@@ -335,9 +335,9 @@ def test_a_signal_during_the_start_ends_it_too(root, tmp_path):
 GUARDED = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])  # ignores SIGTERM as well
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # ignores SIGTERM as well
 print(os.getpid(), child.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -359,7 +359,11 @@ def test_a_guarded_command_and_its_children_end_with_a_starter_that_was_killed(t
     assert len(pids) == 2
     starter.kill()
     starter.communicate()
-    wait_until(lambda: not any(alive(pid) for pid in pids), "the end of the stubborn command and its child")
+    try:
+        wait_until(lambda: not any(alive(pid) for pid in pids), "the end of the stubborn command and its child")
+    finally:
+        for pid in filter(alive, pids):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_port_that_was_asked_for_and_is_taken_is_refused(root):
