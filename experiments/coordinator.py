@@ -3,6 +3,7 @@
 It plans trials, queues runs, judges leases, and forwards what the journals say to the ledger, Optuna and MLflow.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -24,6 +25,7 @@ from tracking.mlflow_sink import MlflowSink
 from tracking.queue import Claim, QueueEntry, claims, enqueue, finish, queued, withdraw
 from tracking.run_directory import RunDirectory, StudyDirectory
 from vae_core.config import run_id
+from vae_core.errors import UserError
 
 State = Literal["waiting", "running", "done", "failed"]
 _FORWARD_EVERY_S = 2.0
@@ -109,6 +111,8 @@ class Coordinator:
         self._leases = LeaseWatch()
         self._stopping = False
         self._grid_asked = False
+        self._waiting: set[str] = set()
+        self._problems: dict[str, str] = {}
         for trial in ledger.trials:
             self._watch_trial(trial)
 
@@ -148,13 +152,14 @@ class Coordinator:
         self._show(self)
 
     def _finished(self) -> bool:
-        return self._all_asked() and all(trial.state is not None for trial in self._ledger.trials)
+        told = all(trial.state is not None for trial in self._ledger.trials)
+        return self._all_asked() and told and all(watch.ended for watch in self.runs.values())
 
     def _plan(self) -> None:
         """Ask for trials: every cell of a grid at once, of a sampler one ahead of each worker."""
         if self.sweep.file.sampler == "tpe":
             while not self._all_asked() and self._open_runs() < 2 * self._launcher.workers:
-                self._ask(self._view.propose())
+                self._ask_proposed(self._view.propose())
         elif not self._grid_asked:
             asked = [trial.params for trial in self._ledger.trials]
             for params in self.sweep.grid():
@@ -167,6 +172,16 @@ class Coordinator:
 
     def _open_runs(self) -> int:
         return sum(not watch.ended for watch in self.runs.values())
+
+    def _ask_proposed(self, params: Mapping[str, Any]) -> None:
+        """Ask for what the sampler proposes; values that the config refuses together are a failed trial."""
+        try:
+            self._ask(params)
+        except UserError as error:
+            self.warning = str(error)
+            trial = self._ledger.ask(params, cell_name(params), [])
+            self._ledger.tell(trial.number, "FAIL", None)
+            self._view.sync()
 
     def _ask(self, params: Mapping[str, Any]) -> None:
         configs = [(seed, self.sweep.config(params, seed)) for seed in self.sweep.seeds]
@@ -185,7 +200,11 @@ class Coordinator:
             self.runs[identifier] = RunWatch(directory, read_info(directory), len(self.runs), HistoryTail(directory))
 
     def _observe(self) -> None:
-        """Read what the workers wrote since the last look."""
+        """Read what the workers wrote since the last look.
+
+        Entries move from queue/ to claimed/ to an ended journal: looking in this order cannot miss one on its way.
+        """
+        self._waiting = {entry.run for entry in queued(self.study)}
         held: dict[str, Claim] = {}
         for claim in sorted(claims(self.study), key=lambda claim: claim.entry.attempt):
             held[claim.entry.run] = claim
@@ -196,7 +215,6 @@ class Coordinator:
 
     def _care(self) -> None:
         """Give every run that is neither ended, queued nor held by a living worker its next attempt."""
-        waiting = {entry.run for entry in queued(self.study)}
         for identifier, watch in self.runs.items():
             watch.running = False
             claim = watch.claim
@@ -205,7 +223,7 @@ class Coordinator:
                     finish(self.study, claim)
             elif claim and self._holds(watch, claim):
                 watch.running = True
-            elif identifier not in waiting:
+            elif identifier not in self._waiting:
                 self._next_attempt(watch)
             elif claim:
                 withdraw(self.study, claim)  # killed between queueing the next attempt and this
@@ -224,6 +242,9 @@ class Coordinator:
         return alive
 
     def _next_attempt(self, watch: RunWatch) -> None:
+        watch.changed = watch.tail.poll() or watch.changed
+        if watch.ended:  # the worker came to the end, and left, after the last look at its journal
+            return
         attempts = watch.directory.attempts()
         held = watch.claim.entry.attempt if watch.claim else -1
         number = max([*attempts, held, -1]) + 1
@@ -275,6 +296,9 @@ class Coordinator:
             if trial.state is not None:
                 continue
             watches = [self.runs[identifier] for identifier, _ in trial.runs]
+            if not watches:  # killed between the record of an impossible proposal and its end
+                self._ledger.tell(trial.number, "FAIL", None)
+                continue
             for epoch, metrics in watches[0].history.epochs.items():
                 if metric in metrics:
                     self._ledger.report(trial.number, epoch, metrics[metric])
@@ -294,7 +318,10 @@ class Coordinator:
                 continue
             status = {"done": "FINISHED", "failed": "FAILED"}.get(watch.state, "KILLED" if stopped else None)
             report = self._sink.forward(watch.directory, watch.info, final_status=status)
-            self.warning = report.problem
+            self._problems.pop(watch.directory.id, None)
+            if report.problem is not None:
+                self._problems[watch.directory.id] = report.problem
+            self.warning = next(iter(self._problems.values()), None)
             watch.forwarded_at = now
             watch.changed = report.problem is not None and not report.complete
             watch.forwarded = watch.ended and report.complete
@@ -306,6 +333,7 @@ def _scale(watch: RunWatch) -> float:
 
 
 def _kill(claim: Claim) -> None:
-    """Kill the worker that holds the claim; it is on this machine and alive."""
-    if claim.owner:
-        os.kill(claim.owner["pid"], signal.SIGKILL)
+    """Kill the worker that holds the claim, on this machine; an inline worker is this process and is left alone."""
+    if claim.owner and claim.owner["pid"] != os.getpid():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(claim.owner["pid"], signal.SIGKILL)

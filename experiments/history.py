@@ -1,11 +1,13 @@
 """What the attempts of a run add up to, read from its journals; the coordinator, the report and `status` share it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tracking.files import read_json
+from tracking.heartbeat import process_is_alive
 from tracking.journal import JournalTail, Line
-from tracking.run_directory import RunDirectory, read_chain
+from tracking.queue import claims
+from tracking.run_directory import RunDirectory, StudyDirectory, read_chain
 
 
 @dataclass
@@ -61,6 +63,24 @@ class RunHistory:
         if self.result is None:
             raise ValueError("the run has no result yet")
         return self.epochs[self.result["best_epoch"]][name]
+
+
+def run_state(history: RunHistory, is_held: bool) -> Literal["waiting", "running", "done", "failed"]:
+    """Return where a run is, as people see it; `is_held`: a worker that may be alive has claimed it."""
+    if history.status == "done":
+        return "done"
+    if history.status == "failed":
+        return "failed"
+    return "running" if is_held and not history.interrupted else "waiting"
+
+
+def held_runs(study: StudyDirectory) -> set[str]:
+    """Return the ids of the runs that a worker has claimed which is not known to be dead."""
+    return {
+        claim.entry.run
+        for claim in claims(study)
+        if claim.owner is None or process_is_alive(**claim.owner) is not False
+    }
 
 
 def read_history(run: RunDirectory) -> RunHistory:

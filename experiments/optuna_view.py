@@ -93,9 +93,9 @@ class OptunaView:
         self._storage = storage
         self._sweep = sweep
         self._trials = trials
-        self._distributions = {path: _distribution(path, axis) for path, axis in sweep.file.space.items()}
-        if sweep.file.sampler == "grid":
-            self._distributions = {path: _grid_axis(path, trials, axis) for path, axis in sweep.file.space.items()}
+        self._proposed = {path: _distribution(path, axis) for path, axis in sweep.file.space.items()}
+        shown = _grid_axis if sweep.file.sampler == "grid" else _range_shown
+        self._distributions = {path: shown(path, trials, axis) for path, axis in sweep.file.space.items()}
         self._study = self._open()
         if not self._agrees():
             self._study = self._anew()
@@ -106,7 +106,7 @@ class OptunaView:
         number = len(self._trials)
         with _quietly():
             self._study.sampler = optuna.samplers.TPESampler(seed=self._sweep.file.sampler_seed * 1_000_003 + number)
-            params = self._study.ask(self._distributions).params
+            params = self._study.ask(self._proposed).params
         return {path: self._original(path, value) for path, value in params.items()}
 
     def sync(self) -> None:
@@ -191,6 +191,15 @@ def _distribution(path: str, axis: Axis) -> BaseDistribution:
             return IntDistribution(int(axis.low), int(axis.high), log=axis.log)
         return FloatDistribution(float(axis.low), float(axis.high), log=axis.log)
     return CategoricalDistribution([plain_value(value) for value in axis])
+
+
+def _range_shown(path: str, trials: list[TrialRecord], axis: Axis) -> BaseDistribution:
+    """Return a sampler's axis, wide enough for trials proposed before the sweep file was edited."""
+    values = [trial.params[path] for trial in trials]
+    if isinstance(axis, Range):
+        low, high = min([axis.low, *values]), max([axis.high, *values])
+        return _distribution(path, Range(low=low, high=high, log=axis.log))
+    return _distribution(path, list(dict.fromkeys([*map(plain_value, axis), *map(plain_value, values)])))
 
 
 def _grid_axis(path: str, trials: list[TrialRecord], axis: Axis) -> BaseDistribution:

@@ -19,7 +19,7 @@ def fetch(url: str) -> bytes:
         OSError: no answer (a `urllib.error.URLError`), or a refusal (a `urllib.error.HTTPError`).
     """
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(url, timeout=10) as answer:
+    with direct.open(url, timeout=30) as answer:
         content: bytes = answer.read()
     return content
 

@@ -79,7 +79,7 @@ def latent_dims(results: StudyResults) -> list[int]:
     found = {cell.params[_LATENT_DIM] for cell in results.cells if _LATENT_DIM in cell.params}
     if isinstance(axis, list):
         found |= set(axis)
-    if axis is None:
+    if axis is None or not found:  # a sampled axis of which nothing has been proposed yet
         found.add(results.config["model"]["latent_dim"])
     return sorted(int(value) for value in found)
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from experiments.history import RunHistory, read_history, read_info
+from experiments.history import held_runs, read_history, read_info, run_state
 from experiments.ledger import TrialRecord, read_trials
 from tracking.files import read_json
-from tracking.queue import claims
 from tracking.run_directory import StudyDirectory
 from vae_core.yaml_io import load_yaml
 
@@ -143,7 +142,7 @@ def collect(study: StudyDirectory) -> StudyResults:
     # the raw file: checking the sweep would import torch, which a table of finished numbers does not need
     sweep = load_yaml(study.sweep_file)
     data_file = study.path / "data.json"
-    held = {claim.entry.run for claim in claims(study)}
+    held = held_runs(study)
     baseline = sweep.get("baseline") or {}
     cells = tuple(_cell(study, trial, held, baseline) for trial in read_trials(study))
     return StudyResults(
@@ -179,7 +178,7 @@ def _run(study: StudyDirectory, run: str, seed: int, is_held: bool) -> RunResult
     directory = study.run(run)
     history = read_history(directory)
     info = read_info(directory) if directory.info_file.is_file() else {}
-    state = _state(history, is_held)
+    state = run_state(history, is_held)
     result = history.result if state == "done" and history.result else {}
     return RunResult(
         run=run,
@@ -197,13 +196,3 @@ def _run(study: StudyDirectory, run: str, seed: int, is_held: bool) -> RunResult
         artifacts=result.get("artifacts", {}),
         attempt=history.result_attempt if result else None,
     )
-
-
-def _state(history: RunHistory, is_held: bool) -> State:
-    match history.status:
-        case "done":
-            return "done"
-        case "failed":
-            return "failed"
-        case _:
-            return "running" if is_held else "waiting"

@@ -1,7 +1,9 @@
 """`vae-sweep run` from the checked sweep to the printed table."""
 
 import os
+import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from experiments.ledger import Ledger, read_trials
 from experiments.optuna_view import OptunaView, open_storage
 from experiments.publish import publish_parent, write_report
 from experiments.stores import Stores
-from experiments.study import coordinator_lock, open_study
+from experiments.study import coordinator_lock, open_study, study_folder
 from experiments.sweep import Sweep, cell_name
 from tracking.files import read_json
 from tracking.mlflow_sink import MlflowSink
@@ -63,7 +65,7 @@ def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
     Raises:
         UserError: the data cannot be prepared, or a model is impossible; all of them at once.
     """
-    cells = sweep.grid() if sweep.file.sampler == "grid" else [{}]
+    cells = sweep.grid() if sweep.file.sampler == "grid" else _samples(sweep)
     parameters: list[int] = []
     mistakes: list[str] = []
     checked: set[str] = set()
@@ -87,6 +89,15 @@ def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
     splits = datasets.of(sweep.base_config).splits
     images = {name: len(indices) for name, indices in splits.items()}
     return Plan(count, count * len(sweep.seeds), parameters, images)
+
+
+def _samples(sweep: Sweep) -> list[dict[str, Any]]:
+    """Return what a sampler may propose at the edges: the base, every choice and both ends of every range."""
+    cells: list[dict[str, Any]] = [{}]
+    for path, axis in sweep.file.space.items():
+        values = axis if isinstance(axis, list) else [axis.low, axis.high]
+        cells += [{path: value} for value in values]
+    return cells
 
 
 def _size_mistakes(config: RunConfig, dataset: Dataset) -> Iterator[str]:
@@ -141,13 +152,14 @@ def run_sweep(sweep: Sweep, root: Path, console: Console, launcher: str | None, 
     with preparation_progress(console) as progress:
         datasets = Datasets(sweep.where, progress)
         plan = check_plan(sweep, datasets)
-    study = open_study(root, sweep, datasets.of(sweep.base_config))
-    console.print(f"[bold]{sweep.question}[/bold]", highlight=False)
+    study = study_folder(root, sweep)
+    console.print(sweep.question, style="bold", markup=False, highlight=False)
     console.print(f"{plan.words()}; folder: {study.path}", markup=False, highlight=False, soft_wrap=True)
     with coordinator_lock(study):
+        open_study(study, sweep, datasets.of(sweep.base_config))
         finished = _coordinate(sweep, study, datasets, _launcher(sweep, study, launcher, workers), console)
     if not finished:
-        command = f"vae-sweep run {sweep.where} --root {root}"
+        command = shlex.join(["vae-sweep", *sys.argv[1:]])
         console.print(f"Stopped. Every finished epoch is kept; to go on: {command}", markup=False, soft_wrap=True)
         return _STOPPED
     failed = [trial for trial in read_trials(study) if trial.state == "FAIL"]
@@ -189,9 +201,8 @@ def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, launche
 def parent_words(sweep: Sweep, study: StudyDirectory) -> tuple[dict[str, object], dict[str, object]]:
     """Return the tags and the params of the sweep's MLflow run."""
     provenance = read_json(study.provenance_file)
-    git = provenance.get("git") or {}
     tags: dict[str, object] = {"study": sweep.name, "torch": torch.__version__}
-    tags |= {name: git[name] for name in ("commit", "dirty") if git.get(name) is not None}
+    tags |= {name: provenance[name] for name in ("commit", "dirty") if provenance.get(name) is not None}
     seeds = ",".join(str(seed) for seed in sweep.seeds)
     return tags, {"sampler": sweep.file.sampler, "seeds": seeds, "objective": sweep.file.objective.metric}
 

@@ -6,10 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.display import duration
-from experiments.history import RunHistory, read_history
+from experiments.history import RunHistory, held_runs, read_history, run_state
 from experiments.ledger import read_trials
 from experiments.study_files import existing_study
-from tracking.queue import claims
 
 
 def show_status(root: Path, name: str, console: Console) -> None:
@@ -19,7 +18,7 @@ def show_status(root: Path, name: str, console: Console) -> None:
         UserError: no such study.
     """
     study = existing_study(root, name)
-    held = {claim.entry.run: claim for claim in claims(study)}
+    held = held_runs(study)
     table = Table(title=name)
     for column in ("cell", "seed", "state", "attempt", "epoch", "val ELBO", "SSIM", "AU", "verdict", "time"):
         table.add_column(column, justify="left" if column in ("cell", "state", "verdict") else "right", no_wrap=True)
@@ -27,7 +26,7 @@ def show_status(root: Path, name: str, console: Console) -> None:
     for trial in read_trials(study):
         for run, seed in trial.runs:
             history = read_history(study.run(run))
-            state = history.status or ("running" if run in held else "waiting")
+            state = run_state(history, run in held)
             counts[state] = counts.get(state, 0) + 1
             table.add_row(trial.cell, str(seed), state, *_cells(history))
     console.print(table)

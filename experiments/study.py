@@ -23,8 +23,8 @@ from vae_core.yaml_io import dump_yaml
 _FIXED_KEYS = ("seeds", "sampler", "sampler_seed", "objective")
 
 
-def open_study(root: Path, sweep: Sweep, dataset: Dataset) -> StudyDirectory:
-    """Create the sweep's study, or find it and check that it is the same experiment.
+def open_study(study: StudyDirectory, sweep: Sweep, dataset: Dataset) -> None:
+    """Write the sweep's study, or check that the one found is the same experiment; the caller holds its lock.
 
     New values on an axis are welcome, vanished ones keep their runs; anything that would change what existing runs
     mean is refused.
@@ -32,16 +32,13 @@ def open_study(root: Path, sweep: Sweep, dataset: Dataset) -> StudyDirectory:
     Raises:
         UserError: the study exists with another base config, seeds, sampler, objective, axes or data.
     """
-    study = StudyDirectory(root.absolute() / sweep.name)
     data_file = study.path / "data.json"
     if study.sweep_file.exists():
         _check_same(sweep, stored_sweep(study.sweep_file), read_json(data_file), dataset)
     else:
-        study.create()
         write_json(data_file, {"fingerprint": dataset.fingerprint, **dataset.describe()})
-        write_json(study.provenance_file, collect(Path.cwd()))
+        write_json(study.provenance_file, collect(Path(__file__).parent))
     write_atomic(study.sweep_file, resolved_text(sweep))
-    return study
 
 
 def plan_run(
@@ -49,9 +46,11 @@ def plan_run(
 ) -> RunDirectory:
     """Write a run's config and description where they are missing, and return its folder."""
     run = study.run(run_id)
+    run.create()
+    text = dump_yaml(config.model_dump(mode="json"))
+    if not run.config_file.exists() or run.config_file.read_text(encoding="utf-8") != text:
+        write_atomic(run.config_file, text)  # an execution-only field may have changed, such as the data's path
     if not run.info_file.exists():
-        run.create()
-        write_atomic(run.config_file, dump_yaml(config.model_dump(mode="json")))
         info = {
             "run": run_id,
             "study": study.path.name,
@@ -65,6 +64,22 @@ def plan_run(
         }
         write_json(run.info_file, info)
     return run
+
+
+def study_folder(root: Path, sweep: Sweep) -> StudyDirectory:
+    """Return the sweep's folder, made where it is missing.
+
+    Raises:
+        UserError: `root` cannot hold it.
+    """
+    if "?" in str(root.absolute()):
+        raise UserError(f"--root {root}: MLflow's database address cannot hold a '?'; choose another folder")
+    study = StudyDirectory(root.absolute() / sweep.name)
+    try:
+        study.create()
+    except OSError as error:
+        raise UserError(f"--root {root}: {study.path} cannot be made ({error.strerror})") from error
+    return study
 
 
 @contextmanager

@@ -24,6 +24,14 @@ from vae_core.config import (
 from vae_core.errors import UserError, suggestion
 from vae_core.yaml_io import dump_yaml, load_yaml, parse_yaml
 
+_DATA_PLACES = ("data.path", "data.labels")  # what is read there counts, by its fingerprint
+_CHANGES_NO_RESULT = {
+    path
+    for path, field in field_paths()
+    if isinstance(field.json_schema_extra, dict)
+    and field.json_schema_extra.get("execution_only")
+    and path not in _DATA_PLACES
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -103,7 +111,7 @@ def load_sweep(sweep: str, changes: list[str], study: str | None = None) -> Swee
     if not isinstance(keys, dict):
         raise UserError(f"{path}: must be a mapping with the keys {', '.join(SweepFile.model_fields)}")
     options = _parse_options(changes)
-    file = _parse_keys(_apply_options(keys, options), str(path))
+    file = _parse_keys(_apply_options(keys, options, str(path)), str(path))
     tree = _base_tree(file, path, options)
     result = Sweep(_study_name(study or path.stem), _question(path), str(path), file, tree)
     _check(result)
@@ -169,8 +177,11 @@ def _parse_options(changes: list[str]) -> dict[str, Any]:
     return values
 
 
-def _apply_options(keys: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    keys = {"set": {}, "space": {}, **keys}
+def _apply_options(keys: dict[str, Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    keys = {"set": {}, "space": {}, "baseline": {}, "launcher": {}, **keys}
+    for name in ("set", "space", "baseline", "launcher"):
+        if not isinstance(keys[name], dict):
+            raise UserError(f"{where}: {name}: should be a mapping; got {keys[name]!r}")
     for path, value in options.items():
         if path in SweepFile.model_fields:
             keys[path] = value
@@ -254,6 +265,7 @@ def _check(sweep: Sweep) -> None:
     parse_config(sweep.tree, sweep.where)
     mistakes = [message for name in sweep.file.space for message in _axis_mistakes(sweep, name)]
     mistakes += _baseline_mistakes(sweep)
+    mistakes += _objective_mistakes(sweep)
     if mistakes:
         raise UserError(mistakes)
     for params in sweep.grid() if sweep.file.sampler == "grid" else []:
@@ -271,9 +283,33 @@ def _axis_mistakes(sweep: Sweep, name: str) -> Iterator[str]:
     values = axis if isinstance(axis, list) else [axis.low, axis.high]
     for value in values:
         yield from _refusals(sweep.tree, name, value, f"{sweep.where}: space.{name}")
-    seen = [json.dumps(value) for value in values]
-    if len(set(seen)) < len(seen):
+    if name in _CHANGES_NO_RESULT:
+        yield f"{sweep.where}: space.{name}: changes how a run is executed, not what it learns; put it under set"
+    elif isinstance(axis, list) and len(_distinct(sweep, name, axis)) < len(axis):
         yield f"{sweep.where}: space.{name}: names a value twice; got {values}"
+
+
+def _distinct(sweep: Sweep, name: str, values: list[Any]) -> set[str]:
+    """Return the values of an axis as the config holds them: 1 and 1.0 are one; a refused value counts as itself."""
+    section, _, field = name.partition(".")
+    found = set()
+    for value in values:
+        try:
+            config = parse_config(override(sweep.tree, {name: value}), sweep.where)
+        except UserError:
+            found.add(json.dumps(value))
+            continue
+        found.add(json.dumps(config.model_dump(mode="json")[section][field]))
+    return found
+
+
+def _objective_mistakes(sweep: Sweep) -> Iterator[str]:
+    lpips = [sweep.base_config.evaluate.lpips] if "evaluate.lpips" not in sweep.file.space else []
+    if sweep.file.objective.metric == "val/lpips" and lpips != ["required"]:
+        yield (
+            f"{sweep.where}: objective.metric: val/lpips needs evaluate.lpips: required under set, "
+            "so that every run has the metric"
+        )
 
 
 def _is_number(annotation: Any) -> bool:

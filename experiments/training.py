@@ -244,5 +244,7 @@ def _failure(error: Exception) -> dict[str, Any]:
         UserError: "data",
     }
     failure = next((name for kind, name in kinds.items() if isinstance(error, kind)), "exception")
+    if "can't allocate memory" in str(error):  # torch's CPU allocator raises a plain RuntimeError
+        failure = "oom"
     reason = str(error) or type(error).__name__
     return {"status": "failed", "failure": failure, "reason": reason, "traceback": traceback.format_exc()}

@@ -51,7 +51,7 @@ class Server:
         descriptor = self.log.fileno()
         start = max(0, os.fstat(descriptor).st_size - _LOG_TAIL_BYTES)
         text = os.pread(descriptor, _LOG_TAIL_BYTES, start).decode(errors="replace")
-        lines = [line for line in text.splitlines()[1:] if line and not line.startswith(_FRAMES)]
+        lines = [line for line in text.splitlines() if line and not line.startswith(_FRAMES)]
         return "\n".join(lines[-_LOG_TAIL_LINES:])
 
 
@@ -94,7 +94,8 @@ def serve(root: Path, mlflow_port: int | None, optuna_port: int | None, console:
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt), web_pages(root, mlflow_port, optuna_port) as servers:
         addresses = [(server.name, server.url) for server in servers]
-        addresses += study_links(root, *(server.url for server in servers))
+        with suppress(OSError):  # a server too busy to be asked: the two addresses will do
+            addresses += study_links(root, *(server.url for server in servers))
         width = max(len(name) for name, _ in addresses)
         for name, url in addresses:
             console.print(f"{name + ':':{width + 2}}{url}", markup=False, highlight=False, soft_wrap=True)

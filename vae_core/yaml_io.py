@@ -25,6 +25,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
@@ -68,12 +70,16 @@ def parse_yaml(text: str, where: str) -> Any:
     """
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return _interpolate(value, where, "")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{place}: {problem}") from error
-    return _interpolate(value, where, "")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{where}: a value does not fit its YAML tag ({error})") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: is nested too deeply, or contains itself through an anchor") from error
 
 
 def load_yaml(path: Path) -> Any:
@@ -84,6 +90,8 @@ def load_yaml(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except ValueError as error:
+        raise UserError(f"{str(path)!r:.200}: cannot be read ({error}); give the path of a YAML file") from error
     return parse_yaml(text, str(path))
 
 

@@ -1,6 +1,7 @@
 """What the coordinator does when machines, memory or workers fail."""
 
 import io
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import torch
 from rich.console import Console
 from support.engine import all_weights, assert_same_weights, journal_lines, optuna_trials
 
+from experiments.launchers import InlineLauncher
 from experiments.runner import run_sweep
 from experiments.sweep import load_sweep
 from tracking.checkpoints import save_checkpoint
@@ -228,3 +230,65 @@ def test_checkpoints_of_a_late_worker_do_no_harm(run_inline, tmp_path):
     code, _ = run_inline(root=root)
     assert code == 0
     assert_same_weights(all_weights(root / "tiny"), before)
+
+
+def test_a_run_claimed_between_two_looks_at_the_folders_is_not_queued_again(run_inline, tmp_path, monkeypatch):
+    """Whatever moves from queue/ to claimed/ while the coordinator looks is seen in one of them."""
+    from experiments import coordinator
+    from tracking.heartbeat import process_identity
+    from tracking.queue import claim, claims
+
+    listed, moved = coordinator.claims, []
+
+    def claims_after_a_move(study):
+        if not moved:
+            other = claim(study, "other", process_identity())
+            if other is not None:
+                study.run(other.entry.run).attempt(other.entry.attempt).create()
+                moved.append(other)
+        return listed(study)
+
+    def stop_soon(self):
+        if moved:
+            self.request_stop()
+
+    monkeypatch.setattr(coordinator, "claims", claims_after_a_move)
+    monkeypatch.setattr(InlineLauncher, "pace", lambda _: itertools.repeat(None))  # nobody else takes the run
+    monkeypatch.setattr(InlineLauncher, "wait", lambda _, timeout_s: True)
+    look = coordinator.Coordinator._look
+    monkeypatch.setattr(coordinator.Coordinator, "_look", lambda self: (look(self), stop_soon(self)))
+    run_inline()
+    study = StudyDirectory(tmp_path / "runs" / "tiny")
+    assert len(moved) == 1
+    assert [held.entry.attempt for held in claims(study)] == [0]
+    assert list(study.queue.iterdir()) == []
+
+
+def test_a_changed_data_path_reaches_runs_that_were_planned_before(run_inline, write_sweep, tmp_path):
+    root = tmp_path / "runs"
+    run_inline(root=root)
+    run_inline("train.pixel_budget=1000", root=root)
+    assert "pixel_budget: 1000" in (only_run(root) / "config.yaml").read_text()
+
+
+def test_mlflow_says_which_code_ran(run_inline, tmp_path):
+    import sqlite3
+
+    run_inline()
+    provenance = json.loads((tmp_path / "runs" / "tiny" / "provenance.json").read_text())
+    connection = sqlite3.connect(tmp_path / "runs" / "mlflow.db")
+    rows = connection.execute("SELECT value FROM tags WHERE key = 'vae_sweep.commit'").fetchall()
+    connection.close()
+    assert set(rows) == ({(provenance["commit"],)} if provenance["commit"] else set())
+
+
+def test_a_proposal_that_the_config_refuses_is_a_failed_trial(write_sweep, tmp_path):
+    axes = ["space.data.val_fraction={low: 0.1, high: 0.7}", "space.data.test_fraction={low: 0.1, high: 0.7}"]
+    options = ["sampler=tpe", "trials=8", "seeds=1", "train.epochs=1", "baseline={}", *axes]
+    path = write_sweep()
+    path.write_text(path.read_text().replace("  loss.beta: [0.1, 100.0]\n", "  {}\n").replace("baseline", "# "))
+    console = Console(file=io.StringIO(), width=140)
+    run_sweep(load_sweep(str(path), options), tmp_path / "runs", console, "inline", None)
+    states = [state for _, state, *_ in optuna_trials(tmp_path / "runs", "tiny")]
+    assert len(states) == 8
+    assert set(states) == {"COMPLETE", "FAIL"}

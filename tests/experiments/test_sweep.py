@@ -108,6 +108,9 @@ MISTAKES = [
     ("baseline: {loss.beta: 7.0}", r"baseline\.loss\.beta: 7\.0 is not among the swept values"),
     ("baseline: {loss.sigma: 1.0}", r"baseline\.loss\.sigma: is not swept"),
     ("launcher: {kind: cloud}", r"launcher\.kind: should be 'local' or 'inline'; got 'cloud'"),
+    ("space: {loss.beta: [1, 1.0]}", r"space\.loss\.beta: names a value twice"),
+    ("space: {train.pixel_budget: [1000, 2000]}", r"changes how a run is executed, not what it learns"),
+    ("objective: {metric: val/lpips}", r"objective\.metric: val/lpips needs evaluate\.lpips: required"),
     ("set: {train.epochs: 1.5}", r"set\.train\.epochs: should be a valid integer"),
     ("set: {data.val_fraction: 0.85}", r"must leave at least a tenth"),
 ]
@@ -129,6 +132,13 @@ def test_a_key_written_twice_is_refused(write_sweep):
     path = write_sweep("# Q?\n# c\nbase: wireframes-tiny\nspace:\n  loss.beta: [1.0]\n  loss.beta: [2.0]\n")
     with pytest.raises(UserError, match=r"tiny\.yaml, line 6, column 3: the key 'loss\.beta' is written twice"):
         load_sweep(str(path), [])
+
+
+@pytest.mark.parametrize("key", ["set", "space", "baseline", "launcher"])
+def test_a_section_that_is_no_mapping_is_refused_also_under_options(write_sweep, key):
+    path = write_sweep(f"# Q?\n# c\nbase: wireframes-tiny\n{key}: 3\n")
+    with pytest.raises(UserError, match=rf"tiny\.yaml: {key}: should be a mapping; got 3"):
+        load_sweep(str(path), ["loss.sigma=1.0"])
 
 
 def test_mistakes_of_several_axes_are_gathered(write_sweep):

@@ -358,7 +358,8 @@ def test_a_guarded_command_and_its_children_end_with_a_starter_that_was_killed(t
     assert all(alive(pid) for pid in pids)
     assert len(pids) == 2
     starter.kill()
-    starter.communicate()
+    starter.wait()
+    starter.stdout.close()
     try:
         wait_until(lambda: not any(alive(pid) for pid in pids), "the end of the stubborn command and its child")
     finally:

@@ -83,3 +83,13 @@ def test_what_is_dumped_is_read_back_equal(tree: object) -> None:
     read = parse_yaml(dump_yaml(tree), "dump")
     assert read == tree
     assert repr(read) == repr(tree)  # types too: 1 is not 1.0
+
+
+@pytest.mark.parametrize("text", ["a: !!int abc", "a: &a {x: *a}", "a: " + "9" * 5000, "[" * 3000])
+def test_what_no_loader_can_hold_is_a_users_mistake_too(text: str) -> None:
+    with pytest.raises(UserError, match=r"^file"):
+        parse_yaml(text, "file")
+
+
+def test_merge_keys_work() -> None:
+    assert parse_yaml("base: &b {x: 1}\nmore: {<<: *b, y: 2}", "file")["more"] == {"x": 1, "y": 2}

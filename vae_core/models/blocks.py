@@ -43,17 +43,18 @@ class ResidualBlock(nn.Module):
         norm_groups: int,
     ) -> None:
         super().__init__()
+        self.stride = stride
         self.body = _two_convolutions(in_channels, out_channels, stride, norm_groups)
         self.attention = CBAM(out_channels, reduction=cbam_reduction) if cbam else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = normalised_conv(
-                in_channels, out_channels, kernel_size=1, stride=stride, norm_groups=norm_groups
-            )
+            self.shortcut = normalised_conv(in_channels, out_channels, kernel_size=1, norm_groups=norm_groups)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return `(B, out_channels, H / stride, W / stride)`."""
-        return torch.relu(self.attention(self.body(features)) + self.shortcut(features))
+        # Equal to a strided 1x1 convolution, whose backward pass writes out of bounds in some CPU builds of torch.
+        kept = features if self.stride == 1 else features[:, :, :: self.stride, :: self.stride]
+        return torch.relu(self.attention(self.body(features)) + self.shortcut(kept))
 
 
 @register_block("plain")
