@@ -240,19 +240,18 @@ def test_a_run_claimed_between_two_looks_at_the_folders_is_not_queued_again(run_
 
     listed, moved = coordinator.claims, []
 
-    def claims_after_a_move(study):
-        if not moved:
-            other = claim(study, "other", process_identity())
-            if other is not None:
-                study.run(other.entry.run).attempt(other.entry.attempt).create()
-                moved.append(other)
-        return listed(study)
+    def claims_before_a_move(study):
+        found = listed(study)
+        if not moved and (other := claim(study, "other", process_identity())) is not None:
+            study.run(other.entry.run).attempt(other.entry.attempt).create()
+            moved.append(other)
+        return found
 
     def stop_soon(self):
         if moved:
             self.request_stop()
 
-    monkeypatch.setattr(coordinator, "claims", claims_after_a_move)
+    monkeypatch.setattr(coordinator, "claims", claims_before_a_move)
     monkeypatch.setattr(InlineLauncher, "pace", lambda _: itertools.repeat(None))  # nobody else takes the run
     monkeypatch.setattr(InlineLauncher, "wait", lambda _, timeout_s: True)
     look = coordinator.Coordinator._look
