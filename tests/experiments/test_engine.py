@@ -177,7 +177,7 @@ def test_status_and_report_read_the_files_alone(copied):
     assert "| loss.beta=0.1" in markdown
     out = root / "table.csv"
     vae_sweep("report", "tiny", "--root", root, "--format", "csv", "-o", out)
-    assert out.read_text().splitlines()[0].startswith("cell")
+    assert out.read_text().splitlines()[0].startswith("kind,name,trial,loss.beta")
 
 
 def test_tpe_runs_to_its_number_of_trials(write_sweep, tmp_path):
@@ -195,7 +195,7 @@ def test_a_failing_run_is_recorded_with_its_reason_and_the_others_go_on(write_sw
     options = ["--set", "space.optim.lr=[1e-3, 1e30]", "--set", "seeds=1", "--set", "space.loss.beta=[0.1]"]
     root = tmp_path / "runs"
     result = vae_sweep("run", sweep, "--root", root, "--launcher", "inline", *options, check=1)
-    assert "nan: epoch 1 is not finite" in result.stdout
+    assert re.search(r"nan: .*epoch 1 is not finite", result.stdout)
     assert [state for _, state, _, _, _ in optuna_trials(root, "tiny")] == ["COMPLETE", "FAIL"]
     assert sorted(status for _, status in mlflow_runs(root)) == ["FAILED", "FINISHED"]
     again = vae_sweep("run", sweep, "--root", root, "--launcher", "inline", *options, check=1)
@@ -212,10 +212,10 @@ def test_a_single_training_is_a_study_of_its_own(tmp_path, write_sweep):
     assert len(all_weights(tmp_path / "runs" / "train-wireframes-tiny")) == 1
 
 
-def start(sweep, root, *options):
+def start(sweep, root, *options, output=subprocess.DEVNULL):
     return subprocess.Popen(
         [*COMMAND, "run", str(sweep), "--root", str(root), *options],
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -260,7 +260,7 @@ def epochs_written(root):
 def test_a_stop_writes_checkpoints_and_the_same_command_goes_on(finished, tmp_path):
     sweep, whole, _ = finished
     root = tmp_path / "runs"
-    process = start(sweep, root, "--workers", "2")
+    process = start(sweep, root, "--workers", "2", output=subprocess.PIPE)
     wait_until(lambda: epochs_written(root) >= 1)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=TIMEOUT_S)

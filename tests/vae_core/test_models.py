@@ -210,7 +210,8 @@ class TestCheckOnMeta:
     def test_it_pads_sizes_as_training_does_and_tries_each_once(self, monkeypatch):
         seen = []
         monkeypatch.setattr("vae_core.models.vae._try_size", lambda *arguments: seen.append(arguments[-1]))
-        check_on_meta(base("wireframes-tiny"), [(17, 32), (30, 32), (32, 32), (33, 20)])
+        config = base("wireframes-tiny", **{"data.pad_multiple": 16})
+        check_on_meta(config, [(17, 32), (30, 32), (32, 32), (33, 20)])
         assert seen == [(32, 32), (48, 32)]
 
     def test_a_stride_that_overflows_names_the_encoder(self):
@@ -219,7 +220,8 @@ class TestCheckOnMeta:
             check_on_meta(config, [(32, 32)])
 
     def test_a_norm_that_would_erase_a_single_feature_pixel_is_refused(self):
-        config = base("wireframes-tiny", **{"model.norm_groups": 64, "data.pad_multiple": None})
+        widths = {"model.encoder_widths": [16, 32, 64], "model.norm_groups": 64}
+        config = base("wireframes-tiny", **widths, **{"data.pad_multiple": None})
         with pytest.raises(UserError, match=r"model\.encoder_widths: .*8 x 8 px.*more than 1 value per channel"):
             check_on_meta(config, [(8, 8)])
 
@@ -229,9 +231,8 @@ class TestCheckOnMeta:
         with pytest.raises(UserError, match=r"model: cannot be built with block 'demanding': only even widths"):
             check_on_meta(base("wireframes-tiny", **{"model.block": "demanding"}), [(32, 32)])
         with pytest.raises(UserError, match=r"model\.decoder_widths: .*cannot process"):
-            check_on_meta(
-                base("wireframes-tiny", **{"model.block": "broken", "model.encoder_widths": [64]}), [(32, 32)]
-            )
+            widths = {"model.encoder_widths": [64], "model.decoder_widths": [64, 32]}
+            check_on_meta(base("wireframes-tiny", **widths, **{"model.block": "broken"}), [(32, 32)])
 
     def test_it_touches_no_global_generator(self):
         before = torch.get_rng_state()
