@@ -253,7 +253,7 @@ def test_a_run_claimed_between_two_looks_at_the_folders_is_not_queued_again(run_
 
     monkeypatch.setattr(coordinator, "claims", claims_before_a_move)
     monkeypatch.setattr(InlineLauncher, "pace", lambda _: itertools.repeat(None))  # nobody else takes the run
-    monkeypatch.setattr(InlineLauncher, "wait", lambda _, timeout_s: True)
+    monkeypatch.setattr(InlineLauncher, "wait", lambda *_, **__: True)
     look = coordinator.Coordinator._look
     monkeypatch.setattr(coordinator.Coordinator, "_look", lambda self: (look(self), stop_soon(self)))
     run_inline()

@@ -230,9 +230,10 @@ class TestCheckOnMeta:
         monkeypatch.setitem(BLOCKS, "demanding", _Demanding)
         with pytest.raises(UserError, match=r"model: cannot be built with block 'demanding': only even widths"):
             check_on_meta(base("wireframes-tiny", **{"model.block": "demanding"}), [(32, 32)])
+        widths = {"model.encoder_widths": [64], "model.decoder_widths": [64, 32]}
+        config = base("wireframes-tiny", **widths, **{"model.block": "broken"})
         with pytest.raises(UserError, match=r"model\.decoder_widths: .*cannot process"):
-            widths = {"model.encoder_widths": [64], "model.decoder_widths": [64, 32]}
-            check_on_meta(base("wireframes-tiny", **widths, **{"model.block": "broken"}), [(32, 32)])
+            check_on_meta(config, [(32, 32)])
 
     def test_it_touches_no_global_generator(self):
         before = torch.get_rng_state()
