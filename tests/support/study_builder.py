@@ -98,7 +98,7 @@ class StudyBuilder:
     def running(self, run: str) -> None:
         """Let a worker hold a run that has finished one epoch."""
         enqueue(self.study, QueueEntry(run, 0, 0))
-        assert claim(self.study, "w1", {"host": "here", "pid": 1}).entry.run == run
+        assert claim(self.study, "w1", {"host": "elsewhere", "pid": 1, "start_time": None}).entry.run == run
         with self._attempt(run, "measured") as journal:
             self._epochs(journal, 1)
 
