@@ -22,7 +22,7 @@ def paint(directory: Path, out: Path, gamma: float, console: Console) -> None:
     """
     with preparation_progress(console) as progress:
         summary = paint_folder(directory, out, gamma, progress)
-    console.print(f"painted {len(summary.painted)} layouts into {out}, skipped {len(summary.skipped)}")
+    console.print(f"painted {len(summary.painted)} layouts into {out}, skipped {len(summary.skipped)}", markup=False)
     for skipped in summary.skipped[:10]:
         console.print(f"  {skipped.name}: {skipped.reason}", markup=False, soft_wrap=True)
     console.print(f"details: {summary.table}", markup=False, soft_wrap=True)
@@ -34,7 +34,7 @@ def synthesize(base: str, changes: list[str], out: Path, console: Console) -> No
     if config.source != "synthetic":
         raise UserError(f"--base {base}: its data.source is {config.source}; synthesize needs data.source=synthetic")
     count = synthesize_folder(config, out)
-    console.print(f"{count} pages with trees, pictures and labels.csv are in {out}")
+    console.print(f"{count} pages with trees, pictures and labels.csv are in {out}", markup=False)
 
 
 def describe(config: str, changes: list[str], console: Console) -> None:

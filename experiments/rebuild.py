@@ -46,6 +46,6 @@ def rebuild(root: Path, name: str, console: Console) -> None:
         told = [trial.told_ms for trial in trials if trial.told_ms]
         problems.append(publish_parent(sink, study, "FINISHED" if ended else "KILLED", max(told, default=None)))
     for problem in dict.fromkeys(problem for problem in problems if problem):
-        console.print(problem, style="yellow")
-    console.print(f"{len(trials)} trials and {len(runs)} runs are in Optuna and MLflow again.")
+        console.print(problem, style="yellow", markup=False)
+    console.print(f"{len(trials)} trials and {len(runs)} runs are in Optuna and MLflow again.", markup=False)
     say_where(study, console)

@@ -192,7 +192,9 @@ def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, launche
         console.print(report.to_console())
     warning = publish_parent(sink, study, "FINISHED" if finished else "KILLED") or coordinator.warning
     if warning:
-        console.print(f"{warning}; to complete MLflow later: vae-sweep rebuild {sweep.name}", style="yellow")
+        console.print(
+            f"{warning}; to complete MLflow later: vae-sweep rebuild {sweep.name}", style="yellow", markup=False
+        )
     if finished:
         say_where(study, console)
     return finished
