@@ -20,6 +20,7 @@ from vae_core.config import (
     parse_config,
     path_mistake,
     validation_messages,
+    value_at,
 )
 from vae_core.errors import UserError, suggestion
 from vae_core.yaml_io import dump_yaml, load_yaml, parse_yaml
@@ -291,7 +292,6 @@ def _axis_mistakes(sweep: Sweep, name: str) -> Iterator[str]:
 
 def _distinct(sweep: Sweep, name: str, values: list[Any]) -> set[str]:
     """Return the values of an axis as the config holds them: 1 and 1.0 are one; a refused value counts as itself."""
-    section, _, field = name.partition(".")
     found = set()
     for value in values:
         try:
@@ -299,7 +299,7 @@ def _distinct(sweep: Sweep, name: str, values: list[Any]) -> set[str]:
         except UserError:
             found.add(json.dumps(value))
             continue
-        found.add(json.dumps(config.model_dump(mode="json")[section][field]))
+        found.add(json.dumps(value_at(config.model_dump(mode="json"), name)))
     return found
 
 

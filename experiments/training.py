@@ -85,7 +85,7 @@ class Attempt:
         trainer = Trainer(config, self._dataset(config), int(config.train.pixel_budget * self._scale))
         if self._found is not None:
             trainer.load_state_dict(self._found.state)
-        self._open(journal, device=str(trainer.device), tags={"lpips": trainer.evaluator.lpips_tag})
+        self._open(journal, device=str(trainer.device), tags=trainer.tags)
         self._trainer = trainer
         if self._stop_requested:  # the signal came before there was a trainer to tell
             trainer.request_stop()
@@ -171,7 +171,7 @@ class Attempt:
 
     def _write_figures(self, trainer: Trainer, epoch: int, vectors: dict[str, list[float]]) -> list[str]:
         folder = self._directory.artifacts / "figures"
-        paths = write_figures(trainer.model, trainer.evaluator, folder, epoch, vectors)
+        paths = write_figures(trainer.evaluated_model, trainer.evaluator, folder, epoch, vectors)
         return [str(path.relative_to(self._directory.path)) for path in paths]
 
     def _checkpoint(self, trainer: Trainer, journal: JournalWriter, covers: int) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from vae_core.config import RunConfig
 from vae_core.data.batches import (
@@ -36,6 +35,7 @@ from vae_core.losses import (
     reparameterize,
 )
 from vae_core.models.vae import VAE, build_model
+from vae_core.optimisation import Optimisation, WeightAverage
 from vae_core.random_streams import generator
 from vae_core.schedules import SCHEDULES
 
@@ -147,9 +147,15 @@ class Trainer:
         self._multiple = padding_multiple(config.model.stride, config.data.pad_multiple)
         self._train = dataset.splits["train"]
         self._steps_per_epoch = -(-len(self._train) // config.train.effective_batch)
-        self._optimizer = _optimizer(self.model, config)
-        self._plateau = _plateau(self._optimizer, config)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.amp == "fp16")
+        self._optimisation = Optimisation(
+            self.model.parameters(),
+            config.optim,
+            epochs=config.train.epochs,
+            higher_is_better=_HIGHER_IS_BETTER[config.evaluate.select],
+            scaler=self._scaler,
+        )
+        self._average = self._weight_average()
         self._step_in_epoch = 0
         self._sums = _RunningSums(self.device)
         self._seconds = 0.0
@@ -212,7 +218,7 @@ class Trainer:
 
     def best_model(self) -> VAE:
         """Return a copy of the model with the weights that `evaluate.select` chose."""
-        model = build_model(self.config.model, self.dataset.channels, self.config.seed, self.device)
+        model = self._new_model()
         model.load_state_dict(self._best_so_far()["model"])
         return model
 
@@ -220,8 +226,8 @@ class Trainer:
         """Return everything that the rest of the training depends on (plain containers and tensors)."""
         return {
             "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "plateau": self._plateau.state_dict() if self._plateau else None,
+            "optimisation": self._optimisation.state_dict(),
+            "average": self._average.model.state_dict() if self._average else None,
             "scaler": self._scaler.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
@@ -237,9 +243,9 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state that `state_dict` returned for the same config and data."""
         self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        if self._plateau:
-            self._plateau.load_state_dict(state["plateau"])
+        self._optimisation.load_state_dict(state["optimisation"])
+        if self._average:
+            self._average.model.load_state_dict(state["average"])
         self._scaler.load_state_dict(state["scaler"])
         self.epoch = state["epoch"]
         self.step = state["step"]
@@ -251,31 +257,54 @@ class Trainer:
         self._max_active_units = state["max_active_units"]
         self._stopped_early = state["stopped_early"]
 
-    def _beta(self) -> float:
-        """Return beta at the current optimizer step."""
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return what a reader of the metrics must know: whether LPIPS was measured, which weights were."""
+        decay = self.config.optim.ema_decay
+        weights = "last step" if decay is None else f"exponential average, decay {decay:g} per step"
+        return {"lpips": self.evaluator.lpips_tag, "weights": weights}
+
+    @property
+    def evaluated_model(self) -> VAE:
+        """Return the model that is evaluated, selected and drawn: the average of the weights where there is one."""
+        return self._average.model if self._average else self.model
+
+    def _weight_average(self) -> WeightAverage[VAE] | None:
+        if self.config.optim.ema_decay is None:
+            return None
+        return WeightAverage(self._new_model(), self.config.optim.ema_decay)
+
+    def _new_model(self) -> VAE:
+        return build_model(self.config.model, self.dataset.channels, self.config.seed, self.device)
+
+    def _position(self, step_in_epoch: int) -> float:
+        """Return where optimizer step `step_in_epoch` of the current epoch starts, in epochs."""
+        return self.epoch + step_in_epoch / self._steps_per_epoch
+
+    def _beta(self, step_in_epoch: int) -> float:
+        """Return beta at an optimizer step of the current epoch."""
         loss = self.config.loss
-        position = self.epoch + self._step_in_epoch / self._steps_per_epoch
-        return SCHEDULES[loss.beta_schedule](position, loss.beta, loss.warmup_epochs)
+        return SCHEDULES[loss.beta_schedule](self._position(step_in_epoch), loss.beta, loss.warmup_epochs)
 
     def _take_step(self, indices: Indices) -> None:
         """Accumulate the gradient of one effective batch and apply it."""
         key = generator("z", self.config.seed, self.step)
         noise = torch.randn(len(indices), self.config.model.latent_dim, generator=key)  # (N, M)
         self.model.train()
-        self._optimizer.zero_grad(set_to_none=True)
-        beta = self._beta()
+        self._optimisation.zero_grad()
+        beta = self._beta(self._step_in_epoch)
         for positions in micro_batches(self.dataset, indices, self._multiple, self._pixel_budget):
             batch = load_batch(self.dataset, indices[positions], self._multiple, self.device)
             terms = self._objective(batch, noise[torch.from_numpy(positions)].to(self.device), beta)
-            self._scaler.scale(terms.total.sum() / len(indices)).backward()  # type: ignore[no-untyped-call]
+            self._optimisation.backward(terms.total.sum() / len(indices))
             self._sums.add_images(terms)
-        self._scaler.unscale_(self._optimizer)
-        limit = self.config.optim.clip_norm or float("inf")
-        self._sums.add_step(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-        self._scaler.step(self._optimizer)
+        start, end = self._position(self._step_in_epoch), self._position(self._step_in_epoch + 1)
+        self._sums.add_step(self._optimisation.step(start, end))
         self._scaler.update()
         self.step += 1
         self._step_in_epoch += 1
+        if self._average:
+            self._average.update(self.model, self.step)
 
     def _objective(self, batch: Batch, noise: torch.Tensor, beta: float) -> Objective:
         height, width = batch.images.shape[-2:]
@@ -295,7 +324,7 @@ class Trainer:
         return done % self.config.evaluate.every_epochs == 0 or done >= self.config.train.epochs
 
     def _evaluate(self) -> EvaluationResult:
-        result = self.evaluator.evaluate(self.model, "val", self._beta())
+        result = self.evaluator.evaluate(self.evaluated_model, "val", self._beta(self._step_in_epoch))
         _refuse_non_finite(result.metrics, f"the evaluation after epoch {self.epoch + 1}")
         return result
 
@@ -323,33 +352,26 @@ class Trainer:
         """Update the best weights, the learning rate and early stopping with an evaluation."""
         value = result.metrics[self.config.evaluate.select]
         if self._is_better(result):
-            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            weights = {name: tensor.detach().clone() for name, tensor in self.evaluated_model.state_dict().items()}
             self._best = {"epoch": self.epoch, "value": value, "model": weights}
             self._evaluations_since_best = 0
         else:
             self._evaluations_since_best += 1
         self._max_active_units = max(self._max_active_units, int(result.metrics["latent/active_units"]))
-        if self._plateau:
-            self._plateau.step(value)
+        self._optimisation.observe(value)
         patience = self.config.train.early_stopping_patience
         self._stopped_early = patience is not None and self._evaluations_since_best >= patience
 
     def _train_metrics(self, seconds: float) -> dict[str, float]:
-        beta = self._last_beta()
+        beta = self._beta(self._step_in_epoch - 1)
         pixels = float(np.prod(self.dataset.sizes[self._train], axis=1).mean()) * self.dataset.channels
         return self._sums.means() | {
             "train/effective_beta": effective_beta(beta),
             "train/normalised_beta": normalised_beta(beta, self.config.model.latent_dim, pixels),
-            "train/lr": float(self._optimizer.param_groups[0]["lr"]),
+            "train/lr": self._optimisation.lr,
             "time/epoch_s": seconds,
             "time/images_per_s": len(self._train) / seconds,
         }
-
-    def _last_beta(self) -> float:
-        """Return the beta of the epoch's last optimizer step."""
-        loss = self.config.loss
-        position = self.epoch + (self._step_in_epoch - 1) / self._steps_per_epoch
-        return SCHEDULES[loss.beta_schedule](position, loss.beta, loss.warmup_epochs)
 
     def _best_so_far(self) -> dict[str, Any]:
         if self._best is None:
@@ -391,26 +413,6 @@ class _RunningSums:
         self._terms = state["terms"].to(self._terms.device).clone()
         self._norms = state["norms"].to(self._norms.device).clone()
         self._images = state["images"]
-
-
-def _optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    optim = config.optim
-    if optim.algorithm == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
-    return torch.optim.Adam(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
-
-
-def _plateau(optimizer: torch.optim.Optimizer, config: RunConfig) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
-    optim = config.optim
-    if optim.lr_schedule != "plateau":
-        return None
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer,
-        mode="max" if _HIGHER_IS_BETTER[config.evaluate.select] else "min",
-        factor=optim.plateau_factor,
-        patience=optim.plateau_patience,
-        min_lr=optim.min_lr,
-    )
 
 
 def _refuse_non_finite(metrics: dict[str, float], place: str) -> None:

@@ -35,6 +35,8 @@ SMALL = {
     "data": {"pad_multiple": 8},
 }
 
+PLAIN_DESCENT = {"optim.algorithm": "sgd", "optim.momentum": 0.0, "optim.lr": 1.0}
+
 
 def config(**changes):
     return parse_config(override(SMALL, changes), "test")
@@ -110,6 +112,44 @@ def test_a_run_resumed_after_any_event_ends_bit_equal_and_measures_the_same(data
         assert resumed.test().metrics == whole.test().metrics
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim.ema_decay": 0.9, "optim.lr_schedule": "cosine", "optim.restart_epochs": 1.5},
+        {"optim.algorithm": "sgd", "optim.lr_schedule": "one_cycle", "optim.lr": 1e-4},
+        {"optim.algorithm": "adamw", "optim.weight_decay": 0.1, "optim.warmup_epochs": 2.0},
+    ],
+    ids=["averaged cosine", "sgd one_cycle", "adamw warm-up"],
+)
+def test_every_optimisation_resumes_bit_equal(dataset, changes):
+    whole = Trainer(config(**changes), dataset)
+    states, events = [], []
+    for event in whole.fit():
+        events.append(event)
+        states.append((through_disk(whole.state_dict()), whole.epoch))
+    for state, done in states[2::5]:
+        resumed = Trainer(config(**changes), dataset)
+        resumed.load_state_dict(state)
+        assert epochs_of(resumed.fit()) == epochs_of(events)[done:]
+        assert_bit_equal(weights(resumed), weights(whole))
+        assert resumed.test().metrics == whole.test().metrics
+
+
+def test_the_average_of_the_weights_is_what_is_evaluated_selected_and_named(dataset):
+    trainer = Trainer(config(**{"optim.ema_decay": 0.9, "train.epochs": 2}), dataset)
+    plain = Trainer(config(**{"train.epochs": 2}), dataset)
+    list(trainer.fit())
+    list(plain.fit())
+    assert_bit_equal(weights(trainer), weights(plain))  # averaging does not disturb the training
+    measured = trainer.evaluator.evaluate(trainer.evaluated_model, "val", 1.0).metrics["val/elbo"]
+    raw = trainer.evaluator.evaluate(trainer.model, "val", 1.0).metrics["val/elbo"]
+    assert measured != raw
+    assert trainer.test().best_value == measured
+    assert_bit_equal(dict(trainer.best_model().state_dict()), dict(trainer.evaluated_model.state_dict()))
+    assert trainer.tags["weights"] == "exponential average, decay 0.9 per step"
+    assert plain.tags["weights"] == "last step"
+
+
 def test_a_requested_stop_interrupts_between_steps_and_can_be_resumed(dataset, undisturbed):
     whole, _ = undisturbed
     trainer = Trainer(config(), dataset)
@@ -165,9 +205,8 @@ def test_one_accumulated_gradient_equals_the_whole_batchs(dataset):
     """A single step of plain gradient descent shows the gradient: both differ by rounding alone."""
     results = []
     for budget in (1, 10**9):
-        trainer = Trainer(config(**{"train.effective_batch": 24}), dataset, pixel_budget=budget)
+        trainer = Trainer(config(**PLAIN_DESCENT, **{"train.effective_batch": 24}), dataset, pixel_budget=budget)
         before = weights(trainer)
-        trainer._optimizer = torch.optim.SGD(trainer.model.parameters(), lr=1.0)
         next(trainer.fit())
         results.append({name: before[name] - tensor for name, tensor in weights(trainer).items()})
     for name, gradient in results[0].items():
@@ -179,10 +218,9 @@ def test_the_step_is_the_gradient_of_the_mean_objective_in_nats_per_image(datase
     from vae_core.data.batches import epoch_order, load_batch
     from vae_core.random_streams import generator
 
-    chosen = config(**{"train.effective_batch": 5, "loss.beta": 2.0, "optim.clip_norm": 1e9})
+    chosen = config(**PLAIN_DESCENT, **{"train.effective_batch": 5, "loss.beta": 2.0, "optim.clip_norm": 1e9})
     trainer = Trainer(chosen, dataset)
     model = copy.deepcopy(trainer.model)
-    trainer._optimizer = torch.optim.SGD(trainer.model.parameters(), lr=1.0)
     before = weights(trainer)
     next(trainer.fit())
     moved = {name: before[name] - tensor for name, tensor in weights(trainer).items()}
@@ -206,8 +244,7 @@ def test_the_step_is_the_gradient_of_the_mean_objective_in_nats_per_image(datase
 
 
 def test_clipping_bounds_the_step(dataset):
-    trainer = Trainer(config(**{"optim.clip_norm": 0.5}), dataset)
-    trainer._optimizer = torch.optim.SGD(trainer.model.parameters(), lr=1.0)
+    trainer = Trainer(config(**PLAIN_DESCENT, **{"optim.clip_norm": 0.5}), dataset)
     before = weights(trainer)
     next(trainer.fit())
     moved = sum(float(((before[name] - tensor) ** 2).sum()) for name, tensor in weights(trainer).items())
