@@ -1,5 +1,6 @@
 """The `vae-sweep` command. Heavy packages are imported inside the commands, so that `--help` answers at once."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from experiments.failures import OperationError
 from vae_core.errors import UserError
 
 _FAILED, _MISTAKE = 1, 2
+_FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FILE_WIDTH = 120  # characters
 
 app = typer.Typer(
@@ -48,6 +50,15 @@ def main() -> None:
         sys.exit(_MISTAKE)
     except OperationError as failure:
         typer.echo(f"error: {failure}", err=True)
+        sys.exit(_FAILED)
+    except OSError as error:
+        if error.errno not in _FULL_OR_READ_ONLY:
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        typer.echo(
+            f"error: {error.strerror}{place}; every finished epoch is kept: make room, then run the same command again",
+            err=True,
+        )
         sys.exit(_FAILED)
 
 

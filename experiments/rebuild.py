@@ -37,8 +37,9 @@ def rebuild(root: Path, name: str, console: Console) -> None:
         began = min((trial.asked_ms for trial in trials), default=None)
         problems = [sink.delete_study().problem, sink.ensure_parent(*parent_words(sweep, study), began).problem]
         runs = [study.run(run) for trial in trials for run, _ in trial.runs]
-        ended = True
-        for run in track(list(dict.fromkeys(runs)), "MLflow", console=console, transient=True):
+        ended = all(run.info_file.exists() for run in runs)
+        planned = [run for run in dict.fromkeys(runs) if run.info_file.exists()]  # killed before it planned the rest
+        for run in track(planned, "MLflow", console=console, transient=True):
             status = _STATUS.get(read_history(run).status or "", "KILLED")
             ended = ended and status != "KILLED"
             problems.append(sink.forward(run, read_info(run), final_status=status).problem)

@@ -111,7 +111,11 @@ class Report:
 
 
 def _name(row: Row) -> str:
-    return f"{row.name} (baseline)" if row.cell is not None and row.cell.is_baseline else row.name
+    if row.cell is None:
+        return row.name
+    marks = {"baseline": row.cell.is_baseline, "no longer in the sweep": row.cell.vanished}
+    words = ", ".join(mark for mark, holds in marks.items() if holds)
+    return f"{row.name} ({words})" if words else row.name
 
 
 def _with_interval(mean: str, half_width: str | None) -> str:

@@ -54,13 +54,17 @@ class RunResult:
 
 @dataclass(frozen=True)
 class CellResult:
-    """One trial: its swept values and all its runs, finished or not, in the order of their seeds."""
+    """One trial: its swept values and all its runs, finished or not, in the order of their seeds.
+
+    A vanished one has a value that has since been taken off its axis; its runs are kept.
+    """
 
     trial: int
     cell: str
     params: Mapping[str, Any]
     runs: tuple[RunResult, ...]
     is_baseline: bool
+    vanished: bool = False
 
     @property
     def done(self) -> list[RunResult]:
@@ -144,7 +148,7 @@ def collect(study: StudyDirectory) -> StudyResults:
     data_file = study.path / "data.json"
     held = held_runs(study)
     baseline = sweep.get("baseline") or {}
-    cells = tuple(_cell(study, trial, held, baseline) for trial in read_trials(study))
+    cells = tuple(_cell(study, trial, held, baseline, sweep["space"]) for trial in read_trials(study))
     return StudyResults(
         name=study.path.name,
         question=sweep["question"],
@@ -168,10 +172,17 @@ def _planned(sweep: Mapping[str, Any], cells: tuple[CellResult, ...]) -> int:
     return len(asked) + sum(point not in asked for point in grid)
 
 
-def _cell(study: StudyDirectory, trial: TrialRecord, held: set[str], baseline: Mapping[str, Any]) -> CellResult:
+def _cell(
+    study: StudyDirectory,
+    trial: TrialRecord,
+    held: set[str],
+    baseline: Mapping[str, Any],
+    space: Mapping[str, Any],
+) -> CellResult:
     is_baseline = bool(baseline) and all(trial.params.get(path) == value for path, value in baseline.items())
     runs = tuple(_run(study, run, seed, run in held) for run, seed in trial.runs)
-    return CellResult(trial.number, trial.cell, trial.params, runs, is_baseline)
+    vanished = any(isinstance(axis, list) and trial.params.get(path) not in axis for path, axis in space.items())
+    return CellResult(trial.number, trial.cell, trial.params, runs, is_baseline, vanished)
 
 
 def _run(study: StudyDirectory, run: str, seed: int, is_held: bool) -> RunResult:

@@ -33,6 +33,7 @@ from vae_core.data import Dataset
 from vae_core.data.batches import padded_size, padding_multiple
 from vae_core.errors import UserError
 from vae_core.models.vae import check_on_meta
+from vae_core.trainer import DeviceMissingError, resolve_device
 
 _DONE, _SOME_FAILED, _STOPPED = 0, 1, 130
 _FEWEST_IMAGES = 2
@@ -65,6 +66,7 @@ def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
     Raises:
         UserError: the data cannot be prepared, or a model is impossible; all of them at once.
     """
+    _refuse_missing_device(sweep)
     cells = sweep.grid() if sweep.file.sampler == "grid" else _samples(sweep)
     parameters: list[int] = []
     mistakes: list[str] = []
@@ -89,6 +91,14 @@ def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
     splits = datasets.of(sweep.base_config).splits
     images = {name: len(indices) for name, indices in splits.items()}
     return Plan(count, count * len(sweep.seeds), parameters, images)
+
+
+def _refuse_missing_device(sweep: Sweep) -> None:
+    """Workers run on this machine: a device that it lacks would only be noticed by each of them."""
+    try:
+        resolve_device(sweep.base_config.train.device)
+    except DeviceMissingError as error:
+        raise UserError(f"{sweep.where}: {error}; auto takes what there is") from error
 
 
 def _samples(sweep: Sweep) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from vae_core.data import Dataset
 from vae_core.errors import UserError
 from vae_core.yaml_io import dump_yaml
 
-_FIXED_KEYS = ("seeds", "sampler", "sampler_seed", "objective")
+_FIXED_KEYS = ("sampler", "sampler_seed", "objective")
 
 
 def open_study(study: StudyDirectory, sweep: Sweep, dataset: Dataset) -> None:
@@ -109,6 +109,8 @@ def _check_same(sweep: Sweep, stored: Sweep, data: dict[str, Any], dataset: Data
     differences = _tree_differences(identity(stored.base_config), identity(sweep.base_config))
     before, now = stored.file.model_dump(), sweep.file.model_dump()
     differences += [f"{key}: {before[key]} -> {now[key]}" for key in _FIXED_KEYS if before[key] != now[key]]
+    if stored.seeds != sweep.seeds:
+        differences.append(f"seeds: {stored.seeds} -> {sweep.seeds}")
     if set(stored.file.space) != set(sweep.file.space):
         differences.append(f"space: {sorted(stored.file.space)} -> {sorted(sweep.file.space)}")
     if not differences and data["fingerprint"] != dataset.fingerprint:

@@ -82,7 +82,8 @@ class Attempt:
     def _train(self, journal: JournalWriter, beat: Heartbeat) -> Generator[None, None, bool]:
         self._found = newest_checkpoint(self._run, self._number)
         config = parse_config(load_yaml(self._run.config_file), str(self._run.config_file))
-        trainer = Trainer(config, self._dataset(config), int(config.train.pixel_budget * self._scale))
+        budget = int(config.train.pixel_budget * self._scale)
+        trainer = Trainer(config, self._dataset(config, beat), budget, on_batch_evaluated=beat.advance)
         if self._found is not None:
             trainer.load_state_dict(self._found.state)
         self._open(journal, device=str(trainer.device), tags=trainer.tags)
@@ -114,9 +115,9 @@ class Attempt:
         )
         self._opened = True
 
-    def _dataset(self, config: RunConfig) -> Dataset:
+    def _dataset(self, config: RunConfig, beat: Heartbeat) -> Dataset:
         planned = read_json(self._run.info_file)["data_fingerprint"]
-        dataset = prepare(config.data)
+        dataset = prepare(config.data, lambda *_: beat.advance())
         if dataset.fingerprint != planned:
             raise DataChangedError(
                 f"the data set's fingerprint is {dataset.fingerprint}, but the run was planned for {planned}; "
@@ -133,7 +134,7 @@ class Attempt:
         for event in trainer.fit():
             match event:
                 case Step():
-                    beat.progress(event.step)
+                    beat.advance()
                     if time.monotonic() - saved > patience_s:
                         self._checkpoint(trainer, journal, last_n)
                         saved = time.monotonic()

@@ -14,7 +14,7 @@ from tracking.run_directory import RunDirectory
 
 
 class Heartbeat:
-    """Keeps two counters in the file at `path`: `alive`, bumped by a thread, `progress` set by the caller.
+    """Keeps two counters in the file at `path`: `alive`, bumped by a thread, `progress`, bumped by `advance`.
 
     Both are one write of fixed size. Opening and closing the file each time makes them visible over NFS.
     """
@@ -27,9 +27,9 @@ class Heartbeat:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
-    def progress(self, step: int) -> None:
-        """Set the progress counter; the thread writes it with its next beat."""
-        self._progress = step
+    def advance(self) -> None:
+        """Bump the progress counter; the thread writes it with its next beat."""
+        self._progress += 1
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ Shapes: N images of a split, B of a batch, C channels, H x W padded pixels, M la
 computed per image in float32 with the model in eval mode, and averaged over images in float64.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -56,6 +56,7 @@ class Evaluator:
         dataset: the prepared data set.
         device: where the models given to `evaluate` live.
         pixel_budget: px of padded images per batch; default `train.pixel_budget`. Changes rounding at most.
+        on_batch: called after every batch.
 
     Raises:
         UserError: `evaluate.lpips` is required and its weights are missing or damaged.
@@ -67,8 +68,10 @@ class Evaluator:
         dataset: "Dataset",
         device: torch.device | str,
         pixel_budget: int | None = None,
+        on_batch: Callable[[], None] | None = None,
     ) -> None:
         self._config = config
+        self._on_batch = on_batch or _nothing
         self._pixel_budget = pixel_budget or config.train.pixel_budget
         self._dataset = dataset
         self.multiple = padding_multiple(config.model.stride, config.data.pad_multiple)
@@ -137,6 +140,7 @@ class Evaluator:
     def _batches(self, indices: Indices) -> Iterator[tuple[Indices, Batch]]:
         for positions in micro_batches(self._dataset, indices, self.multiple, self._pixel_budget):
             yield positions, load_batch(self._dataset, indices[positions], self.multiple, self._device)
+            self._on_batch()
 
     def _sample(self, batch: Batch, mu: Tensor, logvar: Tensor) -> Tensor:
         noise = torch.stack([self._noise_of(index, mu.shape[1]) for index in batch.indices.tolist()])
@@ -224,6 +228,10 @@ class Evaluator:
             parts.append({"error": self._likelihood.error(logits, batch.images, batch.mask)})
         exchanged = _gathered(order, parts)["error"]
         return float(exchanged.sum() / measured["error"].sum() - 1)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _choose(indices: Indices, count: int) -> Indices:

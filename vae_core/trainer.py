@@ -4,7 +4,7 @@ Letters: B images of a micro-batch, N images of an effective batch, M latent dim
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -132,16 +132,23 @@ class Trainer:
         config: the run's config.
         dataset: the prepared data set; its train split is learnt, its val split selects.
         pixel_budget: px of padded images per micro-batch; default `train.pixel_budget`.
+        on_batch_evaluated: a sign of life from evaluations and figures, which last but yield no event.
     """
 
-    def __init__(self, config: RunConfig, dataset: Dataset, pixel_budget: int | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        pixel_budget: int | None = None,
+        on_batch_evaluated: Callable[[], None] | None = None,
+    ) -> None:
         torch.set_num_threads(config.train.threads)
         self.config = config
         self.dataset = dataset
         self.device = resolve_device(config.train.device)
         self.model = build_model(config.model, dataset.channels, config.seed, self.device)
         self._pixel_budget = pixel_budget or config.train.pixel_budget
-        self.evaluator = Evaluator(config, dataset, self.device, self._pixel_budget)
+        self.evaluator = Evaluator(config, dataset, self.device, self._pixel_budget, on_batch_evaluated)
         self.epoch = 0
         self.step = 0
         self._multiple = padding_multiple(config.model.stride, config.data.pad_multiple)

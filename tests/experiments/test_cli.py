@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from experiments import cli
 
 COMMAND = [sys.executable, "-m", "experiments.cli"]
 
@@ -72,6 +75,16 @@ def test_an_impossible_model_is_refused_before_anything_is_created(write_sweep, 
     assert not root.exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that the test misses")
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_device_that_is_missing_here_is_refused_before_anything_is_created(write_sweep, tmp_path, dry):
+    root = tmp_path / "runs"
+    result = vae_sweep("run", write_sweep(), "--root", root, "--set", "train.device=cuda", *dry)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "train.device: cuda was asked for, but torch sees no CUDA device" in result.stderr
+    assert not root.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -92,6 +105,16 @@ def test_other_mistakes_too(tmp_path, arguments, message):
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_message_and_exit_code_1(monkeypatch, capsys):
+    def full():
+        raise OSError(28, "No space left on device", "/runs/tiny/trials.jsonl")
+
+    monkeypatch.setattr(cli, "app", full)
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    assert "No space left on device (/runs/tiny/trials.jsonl); every finished epoch is kept" in capsys.readouterr().err
 
 
 def test_data_commands_leave_files_that_the_sources_read_back(tmp_path):

@@ -139,10 +139,30 @@ def test_rebuild_makes_both_views_anew_the_same(copied):
     assert len(list((root / "mlartifacts").rglob("best.pt"))) == 4
 
 
+def test_rebuild_of_a_study_killed_before_it_planned_a_run_leaves_that_run_out(copied):
+    _, root = copied
+    run = next((root / "tiny" / "runs").iterdir())
+    shutil.rmtree(run)
+    result = vae_sweep("rebuild", "tiny", "--root", root)
+    assert "2 trials and 4 runs" in result.stdout
+    children = [key for key in mlflow_runs(root) if run.name in str(key)]
+    assert not children
+    assert len(optuna_trials(root, "tiny")) == 2
+
+
+def test_the_number_of_seeds_and_their_list_are_the_same_seeds(copied):
+    sweep, root = copied
+    vae_sweep("run", sweep, "--root", root, "--set", "seeds=[0, 1]")
+    result = vae_sweep("run", sweep, "--root", root, "--set", "seeds=3", check=2)
+    assert "seeds: [0, 1] -> [0, 1, 2]" in result.stderr
+
+
 def test_new_cells_are_added_and_vanished_ones_kept(copied):
     sweep, root = copied
     before = all_weights(root / "tiny")
-    vae_sweep("run", sweep, "--root", root, "--set", "space.loss.beta=[0.1, 5.0]", "--set", "baseline={}")
+    output = vae_sweep("run", sweep, "--root", root, "--set", "space.loss.beta=[0.1, 5.0]", "--set", "baseline={}")
+    assert "loss.beta=100.0 (no longer in the sweep)" in (root / "tiny" / "report" / "table.md").read_text()
+    assert "loss.beta=0.1 (no longer" not in output.stdout
     after = all_weights(root / "tiny")
     assert len(after) == 6
     assert_same_weights({run: after[run] for run in before}, before)

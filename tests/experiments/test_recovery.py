@@ -20,6 +20,7 @@ from experiments.sweep import load_sweep
 from tracking.checkpoints import save_checkpoint
 from tracking.queue import claims
 from tracking.run_directory import StudyDirectory
+from vae_core.evaluation import Evaluator
 from vae_core.trainer import Trainer
 
 ONE_RUN = ["seeds=1", "space.loss.beta=[0.1]"]
@@ -184,6 +185,25 @@ def test_a_measurement_that_changes_between_attempts_is_journalled(run_inline, t
     found = [line for line in journal_lines(run) if line["kind"] == "divergence"]
     assert [(line["epoch"], line["key"]) for line in found] == [(1, "val/elbo"), (2, "val/elbo"), (3, "val/elbo")]
     assert found[0]["before"] == found[0]["now"] + 1.0
+
+
+def test_an_evaluation_shows_that_it_is_alive(run_inline, tmp_path, monkeypatch):
+    """Steps alone would make a long evaluation look like a stall."""
+    advanced = []
+    monkeypatch.setattr("tracking.heartbeat.Heartbeat.advance", lambda _: advanced.append(1))
+    evaluate = Evaluator.evaluate
+    during = []
+
+    def counted(self, *arguments, **options):
+        before = len(advanced)
+        result = evaluate(self, *arguments, **options)
+        during.append(len(advanced) - before)
+        return result
+
+    monkeypatch.setattr(Evaluator, "evaluate", counted)
+    run_inline("train.epochs=1")
+    val, test, *_ = during  # and then those of the table's reference rows
+    assert min(val, test) >= 2
 
 
 def test_a_suspended_worker_is_killed_and_its_run_goes_on(write_sweep, tmp_path):

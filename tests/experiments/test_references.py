@@ -251,6 +251,17 @@ def test_rows_are_measured_once_and_read_back_equal(tmp_path, measured):
     assert len(measured) == (1 if lpips_is_here else 3)  # missing weights are looked for again
 
 
+def test_a_folder_that_cannot_be_written_still_gives_rows_and_says_why_they_are_slow(tmp_path, measured, monkeypatch):
+    def refuse(path, content):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("experiments.references.write_json", refuse)
+    builder = beta_study(tmp_path / "study")
+    found = references(builder.study, collect(builder.study))
+    assert len(found.rows) == 2
+    assert any("cannot be written (Read-only file system)" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("damage", ["fingerprint", "garbage", "latent", "likelihood"])
 def test_rows_of_something_else_are_measured_anew(tmp_path, measured, damage):
     config = {**CONFIG, "evaluate": {**CONFIG["evaluate"], "lpips": "off"}}

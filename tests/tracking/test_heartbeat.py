@@ -17,12 +17,13 @@ def wait_until(condition, timeout_s=10.0):
         time.sleep(0.005)
 
 
-def test_alive_counts_by_itself_and_progress_is_what_was_last_set(tmp_path):
+def test_alive_counts_by_itself_and_progress_as_often_as_it_advanced(tmp_path):
     path = tmp_path / "attempt" / "heartbeat"
     assert read_heartbeat(path) is None
     with Heartbeat(path, interval_s=0.01) as heartbeat:
         assert read_heartbeat(path) is not None
-        heartbeat.progress(123)
+        for _ in range(123):
+            heartbeat.advance()
         wait_until(lambda: read_heartbeat(path)[1] == 123)
         alive = read_heartbeat(path)[0]
         wait_until(lambda: read_heartbeat(path)[0] > alive + 3)
@@ -32,11 +33,11 @@ def test_alive_counts_by_itself_and_progress_is_what_was_last_set(tmp_path):
     assert last[1] == 123
 
 
-def test_setting_progress_costs_no_input_or_output(tmp_path):
+def test_advancing_costs_no_input_or_output(tmp_path):
     with Heartbeat(tmp_path / "heartbeat", interval_s=60.0) as heartbeat:
         began = time.perf_counter()
-        for step in range(10_000):
-            heartbeat.progress(step)
+        for _ in range(10_000):
+            heartbeat.advance()
         assert time.perf_counter() - began < 0.5
         assert read_heartbeat(tmp_path / "heartbeat") == (0, 0)
 

@@ -105,6 +105,8 @@ EXECUTION_ONLY = {
     "data.path": "/elsewhere",
     "data.labels": "/labels.csv",
     "data.cache_dir": "/tmp/cache",  # noqa: S108 - only a value
+    "data.max_skipped": 3,
+    "data.max_pixels": 10**6,
     "train.pixel_budget": 1000,
     "train.device": "cpu",
     "train.checkpoint_minutes": 1.0,

@@ -58,9 +58,18 @@ class DataConfig(Section):
         "within 2% stay in one split",
     )
     max_skipped: int = Field(
-        50, ge=0, description="unreadable or oversized images tolerated before the data set is refused"
+        50,
+        ge=0,
+        description="unreadable or oversized images tolerated before the data set is refused; not part of the "
+        "identity: the content's fingerprint is",
+        json_schema_extra=EXECUTION_ONLY,
     )
-    max_pixels: int = Field(50_000_000, ge=64, description="px; a larger image is skipped and counted")
+    max_pixels: int = Field(
+        50_000_000,
+        ge=64,
+        description="px; a larger image is skipped and counted; not part of the identity: the content's fingerprint is",
+        json_schema_extra=EXECUTION_ONLY,
+    )
     cache_dir: str | None = Field(
         None,
         description="where prepared data sets are kept; default: $VAE_SWEEP_CACHE or ~/.cache/vae-sweep",
