@@ -144,8 +144,11 @@ class LocalLauncher:
                 who = read_json(path)
             except FileNotFoundError:
                 continue  # it left in the meantime
-            if process_is_alive(who["host"], who["pid"], who["start_time"]):
+            alive = process_is_alive(who["host"], who["pid"], who["start_time"])
+            if alive:
                 pids.append(who["pid"])
+            elif alive is False:  # killed, and so was the coordinator that would have noticed
+                path.unlink(missing_ok=True)
         return list(dict.fromkeys(pids))
 
 

@@ -1,5 +1,6 @@
 """A sweep from the command line to its table: whole, repeated, stopped, killed, broken."""
 
+import contextlib
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from support.engine import (
 )
 from support.tiny import TINY
 
+from tracking.heartbeat import process_is_alive
 from vae_core.yaml_io import parse_yaml
 
 COMMAND = [sys.executable, "-m", "experiments.cli"]
@@ -246,9 +248,11 @@ def worker_pids(root):
     found = []
     for path in (root / "tiny" / "workers").glob("*.json"):
         try:
-            found.append(json.loads(path.read_text())["pid"])
+            who = json.loads(path.read_text())
         except (FileNotFoundError, ValueError):
             continue
+        if process_is_alive(**who):
+            found.append(who["pid"])
     return found
 
 
@@ -270,10 +274,18 @@ def wait_until(condition, timeout_s=60):
 
 
 def epochs_written(root):
+    return lines_written(root, "epoch")
+
+
+def runs_ended(root):
+    return lines_written(root, "end")
+
+
+def lines_written(root, kind):
     return sum(
-        line["kind"] == "epoch"
+        f'"kind": "{kind}"' in line
         for run in (root / "tiny" / "runs").glob("*/attempts/*/journal.jsonl")
-        for line in map(json.loads, run.read_text().splitlines())
+        for line in run.read_text().splitlines()
     )
 
 
@@ -293,19 +305,26 @@ def test_a_stop_writes_checkpoints_and_the_same_command_goes_on(finished, tmp_pa
 
 
 def chaos(sweep, root, rounds, seed):
-    """Kill -9 the coordinator or a worker at random moments, each time starting the command again."""
+    """Kill -9 the coordinator or a worker at random moments, each time starting the command again.
+
+    Return how many of the rounds hit a sweep that still had work to do.
+    """
     moments = random.Random(seed)
+    in_mid_sweep = 0
     for _ in range(rounds):
         process = start(sweep, root, "--workers", "2", "--set", "launcher.max_retries=50")
         wait_until(lambda: bool(worker_pids(root)) or process.poll() is not None)  # noqa: B023 - called at once
         time.sleep(moments.uniform(0.0, 8.0))
         victims = [process.pid] if moments.random() < 0.5 else worker_pids(root)[:1]
+        in_mid_sweep += runs_ended(root) < 4
         for pid in victims or [process.pid]:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it came to its end by itself
+                os.kill(pid, signal.SIGKILL)
         time.sleep(moments.uniform(0.0, 1.5))
         process.kill()
         process.wait()
     vae_sweep("run", sweep, "--root", root, "--workers", 2, "--set", "launcher.max_retries=50")
+    return in_mid_sweep
 
 
 def assert_undisturbed(root, whole):
@@ -320,7 +339,7 @@ def assert_undisturbed(root, whole):
 def test_two_rounds_of_kill_9_change_nothing(finished, tmp_path):
     sweep, whole, _ = finished
     try:
-        chaos(sweep, tmp_path / "runs", rounds=2, seed=1)
+        assert chaos(sweep, tmp_path / "runs", rounds=2, seed=1) >= 1
         assert_undisturbed(tmp_path / "runs", whole)
     finally:
         end_workers(tmp_path / "runs")
@@ -330,13 +349,16 @@ def test_two_rounds_of_kill_9_change_nothing(finished, tmp_path):
 @pytest.mark.timeout(1500)
 def test_twenty_rounds_of_kill_9_change_nothing(write_sweep, tmp_path, finished):
     sweep = finished[0]
-    longer = ["--set", "train.epochs=40"]
+    epochs = 300
+    longer = ["--set", f"train.epochs={epochs}", "--set", "train.figures_every=50"]
     whole = tmp_path / "whole"
     vae_sweep("run", sweep, "--root", whole, "--workers", 2, *longer)
     path = tmp_path / "tiny.yaml"
-    path.write_text(Path(sweep).read_text().replace("train.epochs: 3", "train.epochs: 40"))
+    path.write_text(
+        Path(sweep).read_text().replace("train.epochs: 3", f"train.epochs: {epochs}\n  train.figures_every: 50")
+    )
     try:
-        chaos(path, tmp_path / "runs", rounds=20, seed=2)
+        assert chaos(path, tmp_path / "runs", rounds=20, seed=2) == 20
         assert_undisturbed(tmp_path / "runs", whole)
     finally:
         end_workers(tmp_path / "runs")

@@ -14,10 +14,11 @@ import torch
 from rich.console import Console
 from support.engine import all_weights, assert_same_weights, journal_lines, optuna_trials
 
-from experiments.launchers import InlineLauncher
+from experiments.launchers import InlineLauncher, LocalLauncher
 from experiments.runner import run_sweep
 from experiments.sweep import load_sweep
 from tracking.checkpoints import save_checkpoint
+from tracking.heartbeat import process_identity
 from tracking.queue import claims
 from tracking.run_directory import StudyDirectory
 from vae_core.evaluation import Evaluator
@@ -238,6 +239,19 @@ def test_a_suspended_worker_is_killed_and_its_run_goes_on(write_sweep, tmp_path)
     assert process.returncode == 0, output
     attempts = {line["in_attempt"] for line in journal_lines(only_run(root))}
     assert attempts == {0, 1}
+
+
+def test_the_presence_of_a_worker_killed_with_its_coordinator_is_cleared_away(tmp_path):
+    study = StudyDirectory(tmp_path / "study")
+    study.create()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (study.workers / "dead.json").write_text(
+        json.dumps({**process_identity(), "pid": gone.pid, "start_time": "another/1"})
+    )
+    (study.workers / "elsewhere.json").write_text(json.dumps({**process_identity(), "host": "some-other-host"}))
+    LocalLauncher(study, workers=1, threads=1, idle_timeout_s=1.0).request_stop()
+    assert [path.name for path in study.workers.glob("*.json")] == ["elsewhere.json"]
 
 
 def test_checkpoints_of_a_late_worker_do_no_harm(run_inline, tmp_path):
