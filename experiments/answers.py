@@ -102,7 +102,7 @@ def _mean(cell: CellResult, key: str) -> Estimate:
 
 def _at(results: StudyResults, cells: Sequence[CellResult]) -> str:
     """Return `loss.beta = 3, 100` for one axis, else the cells' names."""
-    if len(results.space) != 1:
+    if len(results.space) != 1 or results.named:
         return ", ".join(cell.cell for cell in cells)
     axis = next(iter(results.space))
     values = [cell.params[axis] for cell in cells]

@@ -200,14 +200,13 @@ def data_describe(
 def _print_plan(sweep: "Sweep") -> None:  # type: ignore[name-defined]  # noqa: F821 - imported by the caller
     from experiments.datasets import Datasets
     from experiments.runner import check_plan, preparation_progress
-    from experiments.sweep import cell_name
 
     console = _console()
     with preparation_progress(console) as progress:
         plan = check_plan(sweep, Datasets(sweep.where, progress))
     typer.echo(f"{sweep.question}")
     for params in sweep.grid() if sweep.file.sampler == "grid" else []:
-        typer.echo(f"  {cell_name(params)}")
+        typer.echo(f"  {sweep.cell_name(params)}")
     typer.echo(plan.words())
     typer.echo("dry run: nothing was created; leave --dry-run out to run it")
 

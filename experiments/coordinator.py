@@ -17,7 +17,7 @@ from experiments.launchers import Launcher
 from experiments.ledger import Ledger, TrialRecord
 from experiments.optuna_view import OptunaView
 from experiments.study import plan_run
-from experiments.sweep import Sweep, cell_name
+from experiments.sweep import Sweep
 from tracking.checkpoints import newest_checkpoint
 from tracking.heartbeat import LeaseWatch, process_identity, process_is_alive
 from tracking.journal import JournalWriter, read_journal
@@ -179,14 +179,14 @@ class Coordinator:
             self._ask(params)
         except UserError as error:
             self.warning = str(error)
-            trial = self._ledger.ask(params, cell_name(params), [])
+            trial = self._ledger.ask(params, self.sweep.cell_name(params), [])
             self._ledger.tell(trial.number, "FAIL", None)
             self._view.sync()
 
     def _ask(self, params: Mapping[str, Any]) -> None:
         configs = [(seed, self.sweep.config(params, seed)) for seed in self.sweep.seeds]
         runs = [(run_id(config, self._datasets.of(config).fingerprint), seed) for seed, config in configs]
-        trial = self._ledger.ask(params, cell_name(params), runs)
+        trial = self._ledger.ask(params, self.sweep.cell_name(params), runs)
         self._view.sync()
         self._watch_trial(trial)
 

@@ -93,9 +93,9 @@ class OptunaView:
         self._storage = storage
         self._sweep = sweep
         self._trials = trials
-        self._proposed = {path: _distribution(path, axis) for path, axis in sweep.file.space.items()}
+        self._proposed = {path: _distribution(path, axis) for path, axis in sweep.axes.items()}
         shown = _grid_axis if sweep.file.sampler == "grid" else _range_shown
-        self._distributions = {path: shown(path, trials, axis) for path, axis in sweep.file.space.items()}
+        self._distributions = {path: shown(path, trials, axis) for path, axis in sweep.axes.items()}
         self._study = self._open()
         if not self._agrees():
             self._study = self._anew()

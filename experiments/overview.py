@@ -59,7 +59,9 @@ def overview(study: StudyDirectory, results: StudyResults) -> "Figure":
 
 
 def _labels(results: StudyResults) -> list[str]:
-    """Return a short name for every measured cell, one line per axis."""
+    """Return a short name for every measured cell: its own, or one line per axis."""
+    if results.named:
+        return [cell.cell for cell in results.measured]
     names = [path.rpartition(".")[2] for path in results.space]
     if len(set(names)) < len(names):
         names = list(results.space)

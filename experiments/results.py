@@ -89,12 +89,13 @@ class StudyResults:
         name: the study's name.
         question: what the sweep asks.
         config: the base config as a nested mapping, unchecked.
-        space: dotted path -> list of values, or a mapping with low and high.
+        space: dotted path -> list of values, or a mapping with low and high; of named cells too.
         objective: metric (`val/...`) and direction.
         sampler: grid or tpe.
         data: what `data.json` says of the base config's data set; empty where it is missing.
         cells: every trial so far, in the order of the ledger.
         planned: number of cells the sweep will have.
+        named: whether its cells have names of their own.
     """
 
     name: str
@@ -106,6 +107,7 @@ class StudyResults:
     data: Mapping[str, Any]
     cells: tuple[CellResult, ...]
     planned: int
+    named: bool = False
 
     @property
     def runs(self) -> list[RunResult]:
@@ -120,7 +122,7 @@ class StudyResults:
     @property
     def numeric_axis(self) -> str | None:
         """Return the dotted path of the only axis where it has numbers, else None."""
-        if len(self.space) != 1:
+        if len(self.space) != 1 or self.named:
             return None
         axis = next(iter(self.space))
         values = [cell.params[axis] for cell in self.cells if axis in cell.params]
@@ -148,27 +150,36 @@ def collect(study: StudyDirectory) -> StudyResults:
     data_file = study.path / "data.json"
     held = held_runs(study)
     baseline = sweep.get("baseline") or {}
-    cells = tuple(_cell(study, trial, held, baseline, sweep["space"]) for trial in read_trials(study))
+    grid = _grid(sweep)
+    cells = tuple(_cell(study, trial, held, baseline, grid) for trial in read_trials(study))
     return StudyResults(
         name=study.path.name,
         question=sweep["question"],
         config=sweep["config"],
-        space=sweep["space"],
+        space=sweep["axes"],
         objective=sweep["objective"],
         sampler=sweep["sampler"],
         data=read_json(data_file) if data_file.is_file() else {},
         cells=cells,
-        planned=_planned(sweep, cells),
+        planned=_planned(sweep, cells, grid),
+        named=bool(sweep["cells"]),
     )
 
 
-def _planned(sweep: Mapping[str, Any], cells: tuple[CellResult, ...]) -> int:
-    """Return the number of cells the sweep will have; cells of values since taken off an axis count too."""
+def _grid(sweep: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the swept values of every cell of a grid as the sweep is now; None for a sampler."""
     if sweep["sampler"] != "grid":
+        return None
+    space = sweep["space"]
+    points = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    return [cell | point for cell in list(sweep["cells"].values()) or [{}] for point in points]
+
+
+def _planned(sweep: Mapping[str, Any], cells: tuple[CellResult, ...], grid: list[dict[str, Any]] | None) -> int:
+    """Return the number of cells the sweep will have; cells of values since taken off an axis count too."""
+    if grid is None:
         return max(int(sweep["trials"]), len(cells))
     asked = [dict(cell.params) for cell in cells]
-    axes = sweep["space"]
-    grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     return len(asked) + sum(point not in asked for point in grid)
 
 
@@ -177,11 +188,11 @@ def _cell(
     trial: TrialRecord,
     held: set[str],
     baseline: Mapping[str, Any],
-    space: Mapping[str, Any],
+    grid: list[dict[str, Any]] | None,
 ) -> CellResult:
     is_baseline = bool(baseline) and all(trial.params.get(path) == value for path, value in baseline.items())
     runs = tuple(_run(study, run, seed, run in held) for run, seed in trial.runs)
-    vanished = any(isinstance(axis, list) and trial.params.get(path) not in axis for path, axis in space.items())
+    vanished = grid is not None and trial.params not in grid
     return CellResult(trial.number, trial.cell, trial.params, runs, is_baseline, vanished)
 
 

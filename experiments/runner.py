@@ -24,7 +24,7 @@ from experiments.optuna_view import OptunaView, open_storage
 from experiments.publish import publish_parent, write_report
 from experiments.stores import Stores
 from experiments.study import coordinator_lock, open_study, study_folder
-from experiments.sweep import Sweep, cell_name
+from experiments.sweep import Sweep
 from tracking.files import read_json
 from tracking.mlflow_sink import MlflowSink
 from tracking.run_directory import StudyDirectory
@@ -77,7 +77,7 @@ def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
         if key in checked:
             continue
         checked.add(key)
-        place = f"{sweep.where}: cell {cell_name(params)}"
+        place = f"{sweep.where}: cell {sweep.cell_name(params)}"
         mistakes += [f"{place}: {message}" for message in _size_mistakes(config, datasets.of(config))]
         if mistakes:
             continue

@@ -111,8 +111,10 @@ def _check_same(sweep: Sweep, stored: Sweep, data: dict[str, Any], dataset: Data
     differences += [f"{key}: {before[key]} -> {now[key]}" for key in _FIXED_KEYS if before[key] != now[key]]
     if stored.seeds != sweep.seeds:
         differences.append(f"seeds: {stored.seeds} -> {sweep.seeds}")
-    if set(stored.file.space) != set(sweep.file.space):
-        differences.append(f"space: {sorted(stored.file.space)} -> {sorted(sweep.file.space)}")
+    if set(stored.axes) != set(sweep.axes):
+        differences.append(f"space: {sorted(stored.axes)} -> {sorted(sweep.axes)}")
+    for name in stored.file.cells.keys() & sweep.file.cells.keys():
+        differences += _tree_differences(stored.file.cells[name], sweep.file.cells[name], f"cells.{name}: ")
     if not differences and data["fingerprint"] != dataset.fingerprint:
         differences.append(f"the data's fingerprint: {data['fingerprint']} -> {dataset.fingerprint}")
     if differences:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from experiments.sweep_file import LauncherConfig, Objective, Range, SweepFile
+from experiments.sweep_file import Axis, LauncherConfig, Objective, Range, SweepFile
 from vae_core.config import (
     RunConfig,
     field_paths,
@@ -64,10 +64,31 @@ class Sweep:
         """Return the config that the cells change."""
         return parse_config(self.tree, self.where)
 
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """Return what is swept: the values that the named cells give each of their paths, then `space`."""
+        named: dict[str, Axis] = {}
+        for values in self.file.cells.values():
+            for path, value in values.items():
+                choices = named.setdefault(path, [])
+                if isinstance(choices, list) and value not in choices:
+                    choices.append(value)
+        return named | self.file.space
+
     def grid(self) -> list[dict[str, Any]]:
-        """Return the swept values of every cell, the last axis varying fastest; one empty cell without a space."""
+        """Return the swept values of every cell, the last axis varying fastest; one empty cell without any axis."""
         axes = {path: axis for path, axis in self.file.space.items() if isinstance(axis, list)}
-        return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        named = list(self.file.cells.values()) or [{}]
+        return [cell | point for cell in named for point in points]
+
+    def cell_name(self, params: Mapping[str, Any]) -> str:
+        """Return the words that name a cell: `+gradient`, `loss.beta=0.1 model.latent_dim=8`, or both."""
+        for name, values in self.file.cells.items():
+            if all(params.get(path) == value for path, value in values.items()):
+                rest = {path: value for path, value in params.items() if path not in values}
+                return f"{name} {cell_name(rest)}" if rest else name
+        return cell_name(params)
 
     def config(self, params: Mapping[str, Any], seed: int) -> RunConfig:
         """Return the config of one run: the swept values `params` on the base, with `seed`."""
@@ -77,7 +98,8 @@ class Sweep:
         """Return the sweep as written to the study's folder: complete, with no reference to other files."""
         keys = self.file.model_dump(mode="json", exclude={"base", "set"})
         config = self.base_config.model_dump(mode="json")
-        return {"name": self.name, "question": self.question, **keys, "config": config}
+        axes = {path: axis if isinstance(axis, list) else axis.model_dump() for path, axis in self.axes.items()}
+        return {"name": self.name, "question": self.question, **keys, "axes": axes, "config": config}
 
 
 def cell_name(params: Mapping[str, Any]) -> str:
@@ -114,6 +136,7 @@ def load_sweep(sweep: str, changes: list[str], study: str | None = None) -> Swee
     options = _parse_options(changes)
     file = _parse_keys(_apply_options(keys, options, str(path)), str(path))
     tree = _base_tree(file, path, options)
+    file = _complete_cells(file, tree, str(path))
     result = Sweep(_study_name(study or path.stem), _question(path), str(path), file, tree)
     _check(result)
     return result
@@ -137,6 +160,7 @@ def stored_sweep(resolved: Path) -> Sweep:
     keys = load_yaml(resolved)
     tree = keys.pop("config")
     name, question = keys.pop("name"), keys.pop("question")
+    keys.pop("axes")  # for readers of the file
     file = _parse_keys({"base": "stored", **keys}, str(resolved))
     return Sweep(name, question, str(resolved), file, tree)
 
@@ -179,8 +203,8 @@ def _parse_options(changes: list[str]) -> dict[str, Any]:
 
 
 def _apply_options(keys: dict[str, Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    keys = {"set": {}, "space": {}, "baseline": {}, "launcher": {}, **keys}
-    for name in ("set", "space", "baseline", "launcher"):
+    keys = {"set": {}, "space": {}, "cells": {}, "baseline": {}, "launcher": {}, **keys}
+    for name in ("set", "space", "cells", "launcher"):
         if not isinstance(keys[name], dict):
             raise UserError(f"{where}: {name}: should be a mapping; got {keys[name]!r}")
     for path, value in options.items():
@@ -189,7 +213,8 @@ def _apply_options(keys: dict[str, Any], options: Mapping[str, Any], where: str)
         elif path.startswith("space."):
             axis = path.removeprefix("space.")
             keys["space"] = {**keys["space"], axis: value}
-            if isinstance(value, list) and keys.get("baseline", {}).get(axis) not in value:
+            baseline = keys.get("baseline")
+            if isinstance(value, list) and isinstance(baseline, dict) and baseline.get(axis) not in value:
                 keys.pop("baseline", None)  # the file's baseline is none of the values asked for
         elif path.startswith("launcher."):
             keys["launcher"] = {**keys.get("launcher", {}), path.removeprefix("launcher."): value}
@@ -256,6 +281,50 @@ def _without_path(message: str, name: str) -> str:
     ).strip()
 
 
+def _complete_cells(file: SweepFile, tree: Mapping[str, Any], where: str) -> SweepFile:
+    """Give every named cell a value for each path that any of them changes: what it leaves out is the base's.
+
+    Raises:
+        UserError: a path or value that the config refuses, a path that is also in `space`, two equal cells, or a
+            baseline that names none of them.
+    """
+    mistakes = [message for name in file.cells for message in _cell_mistakes(file, tree, name, where)]
+    if isinstance(file.baseline, str) and file.baseline not in file.cells:
+        mistakes.append(f"{where}: baseline: no named cell {file.baseline!r}; {suggestion(file.baseline, file.cells)}")
+    if mistakes:
+        raise UserError(mistakes)
+    paths = dict.fromkeys(path for values in file.cells.values() for path in values)
+    cells = {}
+    for name, values in file.cells.items():
+        config = parse_config(override(tree, values), where).model_dump(mode="json")
+        cells[name] = {path: value_at(config, path) for path in paths}
+        twin = next((other for other in cells if other != name and cells[other] == cells[name]), None)
+        if twin is not None:
+            raise UserError(f"{where}: cells.{name}: is the same as cells.{twin}; leave one out")
+    baseline = cells[file.baseline] if isinstance(file.baseline, str) else file.baseline
+    return file.model_copy(update={"cells": cells, "baseline": baseline})
+
+
+def _cell_mistakes(file: SweepFile, tree: Mapping[str, Any], name: str, where: str) -> Iterator[str]:
+    place = f"{where}: cells.{name}"
+    values = file.cells[name]
+    wrong = {path: mistake for path in values if (mistake := path_mistake(path))}
+    yield from (f"{place}.{path}: {mistake}" for path, mistake in wrong.items())
+    if wrong:
+        return
+    for path in values:
+        if path in file.space:
+            yield f"{place}.{path}: is an axis of space as well; a path belongs to one of them"
+        if path == "seed":
+            yield f"{place}.seed: is set by `seeds`, the same for every cell"
+        if path in _CHANGES_NO_RESULT:
+            yield f"{place}.{path}: changes how a run is executed, not what it learns; put it under set"
+    try:
+        parse_config(override(tree, values), "")
+    except UserError as error:
+        yield from (f"{place}: {message.removeprefix(': ')}" for message in error.messages)
+
+
 def _check(sweep: Sweep) -> None:
     """Refuse unknown paths, empty axes and any value that the config does not take."""
     mistakes = [f"{sweep.where}: space.{name}: {wrong}" for name in sweep.file.space if (wrong := path_mistake(name))]
@@ -317,9 +386,10 @@ def _is_number(annotation: Any) -> bool:
 
 
 def _baseline_mistakes(sweep: Sweep) -> Iterator[str]:
-    for name, value in sweep.file.baseline.items():
-        axis = sweep.file.space.get(name)
+    baseline = sweep.file.baseline if isinstance(sweep.file.baseline, dict) else {}
+    for name, value in baseline.items():
+        axis = sweep.axes.get(name)
         if axis is None:
-            yield f"{sweep.where}: baseline.{name}: is not swept; {suggestion(name, sweep.file.space)}"
+            yield f"{sweep.where}: baseline.{name}: is not swept; {suggestion(name, sweep.axes)}"
         elif isinstance(axis, list) and value not in axis:
             yield f"{sweep.where}: baseline.{name}: {value!r} is not among the swept values {axis}"

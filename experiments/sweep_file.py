@@ -81,6 +81,10 @@ class SweepFile(_Section):
     space: dict[str, Axis] = Field(
         default_factory=dict, description="dotted path -> list of values, or {low, high, log} for tpe"
     )
+    cells: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="named cells for changes that belong together: name -> {dotted path: value}; crossed with space",
+    )
     seeds: int | list[Annotated[int, Field(ge=0)]] = Field(
         1, description="number of runs per cell (seeds 0, 1, ...), or the seeds themselves"
     )
@@ -88,7 +92,9 @@ class SweepFile(_Section):
     trials: int | None = Field(None, ge=1, description="tpe only: number of trials")
     sampler_seed: int = Field(0, ge=0, description="tpe only: seed of the sampler")
     objective: Objective = Field(default_factory=Objective)
-    baseline: dict[str, Any] = Field(default_factory=dict, description="swept values of the cell to compare with")
+    baseline: dict[str, Any] | str = Field(
+        default_factory=dict, description="swept values of the cell to compare with, or the name of a named cell"
+    )
     launcher: LauncherConfig = Field(default_factory=LauncherConfig)
 
     @field_validator("seeds", mode="before")
@@ -98,6 +104,13 @@ class SweepFile(_Section):
             raise ValueError("must be the number of seeds or a list of seeds")
         return seeds
 
+    @field_validator("baseline", mode="before")
+    @classmethod
+    def _values_or_name(cls, baseline: Any) -> Any:
+        if type(baseline) not in (dict, str):
+            raise ValueError("must be a mapping of swept values, or the name of a named cell")
+        return baseline
+
     @model_validator(mode="after")
     def _consistent(self) -> "SweepFile":
         ranges = [path for path, axis in self.space.items() if isinstance(axis, Range)]
@@ -105,6 +118,8 @@ class SweepFile(_Section):
             raise ValueError(f"space.{ranges[0]}: a grid needs a list of values; use sampler: tpe for a range")
         if self.sampler == "tpe" and self.trials is None:
             raise ValueError("trials: sampler tpe needs the number of trials")
+        if self.sampler == "tpe" and self.cells:
+            raise ValueError("cells: belongs to sampler grid; tpe proposes the values of space")
         if self.sampler == "tpe" and not self.space:
             raise ValueError("space: sampler tpe needs at least one axis")
         if self.sampler == "grid" and self.trials is not None:

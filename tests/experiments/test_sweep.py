@@ -107,6 +107,15 @@ MISTAKES = [
     ("base: wirefames-tiny", r"base: no base config named 'wirefames-tiny'; did you mean wireframes-tiny"),
     ("baseline: {loss.beta: 7.0}", r"baseline\.loss\.beta: 7\.0 is not among the swept values"),
     ("baseline: {loss.sigma: 1.0}", r"baseline\.loss\.sigma: is not swept"),
+    ("baseline: 3", r"baseline: must be a mapping of swept values, or the name of a named cell; got 3"),
+    ("baseline: deeper", r"baseline: no named cell 'deeper'"),
+    ("cells: {wide: {model.latent_dm: 4}}", r"cells\.wide\.model\.latent_dm: no such field; did you mean model\.lat"),
+    ("cells: {wide: {model.latent_dim: many}}", r"cells\.wide: model\.latent_dim: should be a valid integer"),
+    ("cells: {strong: {loss.beta: 9.0}}", r"cells\.strong\.loss\.beta: is an axis of space as well"),
+    ("cells: {a: {model.cbam: true}, b: {model.cbam: true}}", r"cells\.b: is the same as cells\.a"),
+    ("cells: {a: {model.latent_dim: 16}, b: {}}", r"cells\.b: is the same as cells\.a"),
+    ("cells: {a: {train.pixel_budget: 9}}", r"cells\.a\.train\.pixel_budget: changes how a run is executed"),
+    ("cells: {a: {seed: 9}}", r"cells\.a\.seed: is set by `seeds`"),
     ("launcher: {kind: cloud}", r"launcher\.kind: should be 'local' or 'inline'; got 'cloud'"),
     ("space: {loss.beta: [1, 1.0]}", r"space\.loss\.beta: names a value twice"),
     ("space: {train.pixel_budget: [1000, 2000]}", r"changes how a run is executed, not what it learns"),
@@ -128,13 +137,49 @@ def test_a_mistake_is_one_message_with_file_and_path(write_sweep, change, messag
     assert str(path) in caught.value.messages[0]
 
 
+NAMED = """# Which changes help together?
+# vae-sweep run named.yaml
+base: wireframes-tiny
+cells:
+  plain: {}
+  wider: {model.encoder_widths: [24, 48], model.latent_dim: 24}
+  plain blocks: {model.block: plain}
+space: {loss.beta: [0.1, 1]}
+baseline: {loss.beta: 1.0, model.block: resnet}
+seeds: 1
+"""
+
+
+def test_named_cells_change_several_fields_at_once_and_are_crossed_with_the_space(write_sweep):
+    sweep = load_sweep(str(write_sweep(NAMED, "named.yaml")), [])
+    names = [sweep.cell_name(params) for params in sweep.grid()]
+    assert names == [f"{name} loss.beta={beta}" for name in ("plain", "wider", "plain blocks") for beta in (0.1, 1)]
+    wider = sweep.config(sweep.grid()[3], 0)
+    assert (wider.model.encoder_widths, wider.model.latent_dim, wider.loss.beta) == ((24, 48), 24, 1.0)
+    base = sweep.config(sweep.grid()[4], 0)  # what a cell does not name is the base's
+    assert (base.model.encoder_widths, base.model.latent_dim, base.model.block) == ((16, 32), 16, "plain")
+    assert sweep.axes["model.block"] == ["resnet", "plain"]
+    assert list(sweep.axes) == ["model.encoder_widths", "model.latent_dim", "model.block", "loss.beta"]
+
+
+def test_a_stored_sweep_keeps_its_named_cells(write_sweep, tmp_path):
+    sweep = load_sweep(str(write_sweep(NAMED.replace("{loss.beta: 1.0, model.block: resnet}", "wider"), "n.yaml")), [])
+    assert sweep.file.baseline == {"model.encoder_widths": [24, 48], "model.latent_dim": 24, "model.block": "resnet"}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(resolved_text(sweep))
+    stored = stored_sweep(path)
+    assert stored.grid() == sweep.grid()
+    assert stored.axes == sweep.axes
+    assert [stored.cell_name(params) for params in stored.grid()] == [sweep.cell_name(p) for p in sweep.grid()]
+
+
 def test_a_key_written_twice_is_refused(write_sweep):
     path = write_sweep("# Q?\n# c\nbase: wireframes-tiny\nspace:\n  loss.beta: [1.0]\n  loss.beta: [2.0]\n")
     with pytest.raises(UserError, match=r"tiny\.yaml, line 6, column 3: the key 'loss\.beta' is written twice"):
         load_sweep(str(path), [])
 
 
-@pytest.mark.parametrize("key", ["set", "space", "baseline", "launcher"])
+@pytest.mark.parametrize("key", ["set", "space", "cells", "launcher"])
 def test_a_section_that_is_no_mapping_is_refused_also_under_options(write_sweep, key):
     path = write_sweep(f"# Q?\n# c\nbase: wireframes-tiny\n{key}: 3\n")
     with pytest.raises(UserError, match=rf"tiny\.yaml: {key}: should be a mapping; got 3"):

@@ -40,6 +40,8 @@ class StudyBuilder:
             "name": path.name,
             "question": "What does the axis do?",
             "space": space,
+            "cells": {},
+            "axes": space,
             "seeds": list(seeds),
             "sampler": "grid",
             "trials": None,
