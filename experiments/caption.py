@@ -3,7 +3,7 @@
 from experiments.answers import comparable
 from experiments.references import References, latent_dims
 from experiments.results import CellResult, RunResult, StudyResults
-from experiments.table import LPIPS
+from experiments.table import LPIPS, has_roughness
 
 _MOST_NAMED = 12  # unfinished runs; the file of runs names them all
 
@@ -47,10 +47,12 @@ def _units(results: StudyResults) -> str:
     likelihood = _setting(results, "evaluate", "likelihood")
     scaled = ", its one scale fitted on training reconstructions" if likelihood in ("gaussian", "laplace") else ""
     dims = "/".join(str(dim) for dim in latent_dims(results))
+    rough = "; roughness: standard deviation of the second difference of the training objective over epochs, nats"
+    more = rough if has_roughness(results) else ""
     return (
         "ELBO (beta = 1), reconstruction (negative log-likelihood) and KL in nats per image, evaluation "
         f"likelihood {likelihood}{scaled}; MSE in squared pixel units (pixels 0 to 1); AU: active units "
-        f"(variance of mu over images above 0.01) of {dims} dimensions. ↑ higher, ↓ lower is better."
+        f"(variance of mu over images above 0.01) of {dims} dimensions{more}. ↑ higher, ↓ lower is better."
     )
 
 

@@ -9,6 +9,7 @@ from experiments.references import References
 from experiments.results import CellResult, RunResult, StudyResults
 
 ELBO, RECONSTRUCTION, KL, ACTIVE_UNITS = "test/elbo", "test/reconstruction", "test/kl", "test/active_units"
+ROUGHNESS = "train/roughness"
 SSIM, LPIPS, MSE, PCA_MSE = "test/ssim", "test/lpips", "test/mse", "pca_au/mse"
 
 
@@ -31,6 +32,7 @@ _COLUMNS = (
     Column(MSE, "MSE ↓", 5, 5),
     Column(PCA_MSE, "PCA(AU) MSE", 5, 5),
     Column(ACTIVE_UNITS, "AU", 1, 1),
+    Column(ROUGHNESS, "roughness ↓", 2, 3),
 )
 
 
@@ -78,9 +80,18 @@ class Row:
 
 
 def columns(results: StudyResults) -> list[Column]:
-    """Return the columns; LPIPS only where a run measured it."""
-    has_lpips = any(LPIPS in run.metrics for run in results.runs)
-    return [column for column in _COLUMNS if has_lpips or column.key != LPIPS]
+    """Return the columns: LPIPS where a run measured it, roughness where the size of the batches is swept."""
+    hidden = set()
+    if not any(LPIPS in run.metrics for run in results.runs):
+        hidden.add(LPIPS)
+    if not has_roughness(results):
+        hidden.add(ROUGHNESS)
+    return [column for column in _COLUMNS if column.key not in hidden]
+
+
+def has_roughness(results: StudyResults) -> bool:
+    """Return whether the roughness of learning curves is a question of this study."""
+    return results.is_swept("train.effective_batch")
 
 
 def cell_rows(results: StudyResults, references: References) -> list[Row]:

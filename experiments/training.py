@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from experiments.history import read_history
 from tracking.checkpoints import FoundCheckpoint, newest_checkpoint, save_checkpoint
 from tracking.files import read_json, write_atomic
 from tracking.heartbeat import Heartbeat, process_identity
@@ -18,6 +19,7 @@ from tracking.queue import Claim
 from tracking.run_directory import AttemptDirectory, RunDirectory, StudyDirectory
 from vae_core.config import RunConfig, parse_config
 from vae_core.data import Dataset, prepare
+from vae_core.diagnostics import curve_roughness
 from vae_core.errors import UserError
 from vae_core.figures import write_figures
 from vae_core.losses import effective_beta
@@ -185,7 +187,7 @@ class Attempt:
         artifacts = self._write_artifacts(trainer, result.vectors)
         journal.append(
             "result",
-            metrics=result.metrics,
+            metrics=result.metrics | self._curve_metrics(),
             vectors=result.vectors,
             verdict=asdict(result.verdict),
             best_epoch=result.best_epoch,
@@ -196,6 +198,12 @@ class Attempt:
             artifacts=artifacts,
         )
         journal.append("end", status="done", failure=None, reason=None, traceback=None)
+
+    def _curve_metrics(self) -> dict[str, float]:
+        """Return what can be said of the whole learning curve, this attempt's and those it continues."""
+        epochs = read_history(self._run).epochs
+        roughness = curve_roughness([metrics["train/objective"] for _, metrics in sorted(epochs.items())])
+        return {} if roughness is None else {"train/roughness": roughness}
 
     def _write_artifacts(self, trainer: Trainer, vectors: dict[str, list[float]]) -> dict[str, str]:
         folder = self._directory.artifacts

@@ -1,8 +1,10 @@
 """Is the latent used? Active units, spectra, the verdict in words. Shapes: N images, M latent dimensions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, section 5.2
@@ -41,6 +43,15 @@ def latent_variance(logvar: Tensor) -> Tensor:
 def kl_spectrum(kl: Tensor) -> Tensor:
     """Return the mean over images of `kl (N, M)` in nats, largest first, `(M,)` float64."""
     return kl.double().mean(dim=0).sort(descending=True).values
+
+
+def curve_roughness(losses: Sequence[float]) -> float | None:
+    """Return the standard deviation (n - 1) of the second difference of a loss per epoch, in the loss's unit.
+
+    Zero for a straight curve, however steep; large where the loss jumps to and fro. None under four epochs, which
+    have fewer than two second differences.
+    """
+    return float(np.std(np.diff(losses, n=2), ddof=1)) if len(losses) >= 4 else None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -186,6 +187,15 @@ def test_a_measurement_that_changes_between_attempts_is_journalled(run_inline, t
     found = [line for line in journal_lines(run) if line["kind"] == "divergence"]
     assert [(line["epoch"], line["key"]) for line in found] == [(1, "val/elbo"), (2, "val/elbo"), (3, "val/elbo")]
     assert found[0]["before"] == found[0]["now"] + 1.0
+
+
+def test_the_result_says_how_rough_the_whole_curve_was(run_inline, tmp_path):
+    run_inline("train.epochs=5")
+    lines = journal_lines(only_run(tmp_path / "runs"))
+    losses = [line["metrics"]["train/objective"] for line in lines if line["kind"] == "epoch"]
+    [result] = [line["metrics"] for line in lines if line["kind"] == "result"]
+    assert len(losses) == 5
+    assert result["train/roughness"] == pytest.approx(np.std(np.diff(losses, 2), ddof=1))
 
 
 def test_an_evaluation_shows_that_it_is_alive(run_inline, tmp_path, monkeypatch):

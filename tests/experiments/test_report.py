@@ -42,6 +42,19 @@ def csv_rows(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
+def test_roughness_is_a_column_where_the_size_of_the_batches_is_swept(tmp_path):
+    batches = StudyBuilder(tmp_path / "batches", {"train.effective_batch": [8, 16]})
+    for size, roughness in ((8, 2.0), (16, 1.0)):
+        for run in batches.cell(train__effective_batch=size):
+            batches.done(run, **{"train/roughness": roughness})
+    rows = markdown_rows(report_of(batches))
+    assert [row["roughness ↓"] for row in rows] == ["2.00 ± 0.00", "1.00 ± 0.00", "–", "–"]
+    assert "roughness: standard deviation of the second difference" in report_of(batches).to_markdown()
+
+    betas = report_of(beta_study(tmp_path / "beta"))
+    assert "roughness" not in betas.to_markdown()
+
+
 def test_every_cell_and_reference_is_a_row_of_means_and_intervals(tmp_path):
     rows = markdown_rows(report_of(beta_study(tmp_path / "beta")))
 

@@ -73,14 +73,14 @@ class StudyBuilder:
         return [run for run, _ in runs]
 
     def done(self, run: str, verdict="none", lpips_tag="measured", artifacts=None, **metrics) -> None:
-        """Give a run two epochs and a result; `metrics` are its test metrics."""
+        """Give a run two epochs and a result; `metrics` are its test metrics, or others with their group."""
         values = {"elbo": -20.0, "reconstruction": 15.0, "kl": 5.0, "ssim": 0.5, "mse": 0.01, "active_units": 3.0}
         values |= metrics
         with self._attempt(run, lpips_tag) as journal:
             self._epochs(journal, 2)
             journal.append(
                 "result",
-                metrics={f"test/{name}": float(value) for name, value in values.items()},
+                metrics={name if "/" in name else f"test/{name}": float(value) for name, value in values.items()},
                 vectors={},
                 verdict={"name": verdict, "because": "planted", "numbers": {}},
                 best_epoch=2,

@@ -1,3 +1,5 @@
+import statistics
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from vae_core.diagnostics import (
     active_dimensions,
     active_units,
     collapse_verdict,
+    curve_roughness,
     kl_spectrum,
     latent_variance,
     mu_std,
@@ -93,6 +96,14 @@ class TestVerdict:
         assert verdict.numbers == {name: float(value) for name, value in (HEALTHY | {"active_units": 6}).items()}
         assert "under 0.5" in collapse_verdict(**(HEALTHY | {"rate": 0.2})).because
         assert "costs 0.30%, under 1%" in collapse_verdict(**(HEALTHY | {"exchange_cost": 0.003})).because
+
+
+def test_roughness_is_the_deviation_of_second_differences():
+    assert curve_roughness([9.0, 7.0, 5.0, 3.0]) == 0.0
+    assert curve_roughness([1.0, 2.0, 3.0]) is None
+    losses = [10.0, 6.0, 7.0, 3.0, 4.5, 2.0]
+    second = [c - 2 * b + a for a, b, c in zip(losses, losses[1:], losses[2:], strict=False)]
+    assert curve_roughness(losses) == pytest.approx(statistics.stdev(second))
 
 
 class Planted(nn.Module):
