@@ -15,6 +15,7 @@ EXPECTED = {
     "no Fashion-MNIST at": not DATA.is_dir(),
     "no layout trees at": not DATA.is_dir(),
     "no SqueezeNet weights under": not DATA.is_dir(),
+    "has a CUDA device": torch.cuda.is_available(),
     "needs a CUDA device": not torch.cuda.is_available(),
     "needs chromium": shutil.which("chromium") is None or shutil.which("chromedriver") is None,
 }

@@ -17,8 +17,9 @@ def answers(results: StudyResults) -> list[str]:
 
 
 def comparable(results: StudyResults) -> bool:
-    """Return whether the cells' ELBOs are nats of one likelihood on the same images."""
-    return not any(results.is_swept(path) for path in ("evaluate.likelihood", "evaluate.scale_images", "data."))
+    """Return whether the cells' ELBOs are nats of one likelihood on the same images, and mean the same."""
+    one_likelihood = not any(results.is_swept(path) for path in ("evaluate.likelihood", "evaluate.scale_images"))
+    return one_likelihood and results.one_data_set and len(results.bounds) <= 1
 
 
 def _trend(results: StudyResults) -> str | None:
@@ -74,7 +75,7 @@ def _best(results: StudyResults) -> str | None:
     name = key.removeprefix("test/")
     relative = name in ("elbo", "reconstruction")
     own_scale = name == "objective"  # of each cell's own loss
-    if results.is_swept("data.") or own_scale or (relative and not comparable(results)):
+    if not results.one_data_set or own_scale or (relative and not comparable(results)):
         return None
     cells = [cell for cell in results.measured if cell.values(key)]
     if len(cells) < 2:

@@ -40,7 +40,7 @@ def _means(results: StudyResults) -> str:
 
 def _images(results: StudyResults) -> str:
     count = results.data.get("splits", {}).get("test", {}).get("images")
-    return "the test split" if count is None or results.is_swept("data.") else f"N = {count} test images"
+    return "the test split" if count is None or not results.one_data_set else f"N = {count} test images"
 
 
 def _units(results: StudyResults) -> str:
@@ -88,11 +88,13 @@ def _lpips_reason(run: RunResult) -> str:
 
 
 def _comparability(results: StudyResults) -> str:
-    if results.is_swept("data."):
+    if not results.one_data_set:
         return (
-            "Cells see different data (data.* is swept), so their numbers are not comparable; the references "
+            "Cells see different images or splits, so their numbers are not comparable; the references "
             "are those of the base config's data."
         )
+    if len(results.bounds) > 1:
+        return f"ELBOs of these families are not comparable: some are {'; some are '.join(sorted(results.bounds))}."
     if not comparable(results):
         return (
             "ELBOs and reconstructions under different evaluation likelihoods are not comparable (evaluate.* is swept)."

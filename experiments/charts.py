@@ -1,5 +1,6 @@
 """Charts of a study: KL, active units and error over its only numeric axis, or as bars over its cells."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ _PANELS = (
 )
 _LOG_SPAN = 50  # largest over smallest value from which an axis is logarithmic
 _LEGEND_ROW = 15  # points
+_MOST_NAMED = 24  # bars
+_NAME_WIDTH = 26  # characters
 
 
 def draw_charts(figure: "SubFigure", results: StudyResults, labels: Sequence[str], found: References) -> None:
@@ -73,8 +76,12 @@ def _draw_bars(axes: "Axes", cells: Sequence[CellResult], labels: Sequence[str],
     axes.barh(range(len(cells)), [np.mean(cell.values(key)) for cell in cells], color=_BAR, height=0.7, zorder=2)
     for position, cell in enumerate(cells):
         _draw_seeds(axes, cell, key, at=position, horizontal=True)
-    size = 8 if len(cells) <= 8 else 6
-    axes.set_yticks(range(len(cells)), [label.replace("\n", ", ") for label in labels], fontsize=size)
+    if len(cells) <= _MOST_NAMED:
+        names = [textwrap.fill(label.replace("\n", ", "), _NAME_WIDTH) for label in labels]
+        axes.set_yticks(range(len(cells)), names, fontsize=8 if len(cells) <= 8 else 6)
+    else:
+        axes.set_ylabel("row of the table", fontsize=9)
+        axes.set_yticks(range(0, len(cells), 10), [str(row + 1) for row in range(0, len(cells), 10)])
     axes.invert_yaxis()
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
 
@@ -100,7 +107,8 @@ def _seed_handles(cells: Sequence[CellResult], *, is_curve: bool) -> "list[Artis
 
 def _head(axes: "Axes", title: str, handles: "Sequence[Artist]") -> None:
     """Write the title and, below it, the legend."""
-    columns = 3 if len(handles) <= 3 else 2
+    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
+    columns = 1 if longest > _NAME_WIDTH else 3 if len(handles) <= 3 else 2
     rows = -(-len(handles) // columns)
     axes.set_title(title, fontsize=10, loc="left", pad=5 + _LEGEND_ROW * rows)
     if handles:

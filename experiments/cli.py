@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Paint, synthesize and describe data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Paint, synthesize, describe and preview data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 Root = Annotated[Path, typer.Option("--root", help="Folder of the studies and of the MLflow and Optuna stores.")]
@@ -195,6 +195,18 @@ def data_describe(
     from experiments.data_commands import describe
 
     describe(config, changes, _console())
+
+
+@data_app.command("preview")
+def data_preview(
+    config: Annotated[str, typer.Argument(help="A config file, or the name of a shipped base config.")],
+    changes: Changes = [],  # noqa: B006 - typer reads the default and never changes it
+    output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write.")] = Path("augmentations.png"),
+) -> None:
+    """Draw what each augmentation of training images does, and the config's own together."""
+    from experiments.data_commands import preview
+
+    preview(config, changes, output, _console())
 
 
 def _print_plan(sweep: "Sweep") -> None:  # type: ignore[name-defined]  # noqa: F821 - imported by the caller

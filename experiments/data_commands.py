@@ -44,5 +44,23 @@ def describe(config: str, changes: list[str], console: Console) -> None:
     console.print_json(json.dumps(dataset.describe()))
 
 
+def preview(config: str, changes: list[str], output: Path, console: Console) -> None:
+    """Draw what each augmentation does to a training image, and what the config's own do together."""
+    from experiments.preview import write_preview
+
+    settings = _data(config, changes)
+    with preparation_progress(console) as progress:
+        dataset = prepare(settings, progress)
+    write_preview(settings.augment, dataset, output)
+    console.print(f"contact sheet: {output}", markup=False, soft_wrap=True)
+    command = f"vae-sweep data preview {config} --set data.augment.rotation_degrees=5"
+    console.print(f"next: choose from its rows, and see them together: {command}", markup=False, soft_wrap=True)
+    console.print(
+        "then train with the same --set, or sweep a field: space: {data.augment.rotation_degrees: [0.0, 5.0]}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 def _data(base: str, changes: list[str]) -> DataConfig:
     return single_run(base, changes).base_config.data

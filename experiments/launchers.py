@@ -178,7 +178,7 @@ class InlineLauncher:
         """Ask for a checkpoint after the current optimizer step."""
         self._worker.request_stop()
 
-    def wait(self, timeout_s: float) -> bool:  # noqa: ARG002 - one signature for all launchers
+    def wait(self, timeout_s: float) -> bool:
         """Let the worker come to its checkpoint."""
         for _ in self._work:
             pass

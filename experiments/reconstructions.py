@@ -117,7 +117,7 @@ def _reconstruct(study: StudyDirectory, run: RunResult, dataset: "Dataset", indi
     directory = study.run(run.run)
     config = parse_config(load_yaml(directory.config_file), str(directory.config_file))
     weights = directory.attempt(run.attempt or 0).path / run.artifacts["best.pt"]
-    model = build_model(config.model, dataset.channels, config.seed, "cpu")
+    model = build_model(config.model, dataset.channels, config.seed, "cpu", len(dataset.label_names))
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     evaluator = Evaluator(_without_lpips(config), dataset, "cpu")
     return [picture.numpy() for picture in evaluator.reconstruct(model, indices)]

@@ -4,11 +4,10 @@ Letters: B images of a batch, C channels, H x W the canvas (see pca.py), h x w a
 """
 
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.pca import Floats, Pca, fit_pca, mean_image
 from experiments.references import ReferenceRow, References
@@ -17,7 +16,7 @@ from vae_core.data import Dataset
 from vae_core.data.batches import load_batch, micro_batches, padded_size
 from vae_core.evaluation import Evaluator
 from vae_core.metrics import mse_per_image, ssim_per_image
-from vae_core.models.vae import VAE
+from vae_core.models.latent import Latent, LatentModel
 from vae_core.perceptual import Lpips
 
 _MOST_VALUES = 2**19  # per image; beyond it PCA of a study's images takes minutes and gigabytes
@@ -39,7 +38,7 @@ def measure(config: RunConfig, dataset: Dataset, latent_dims: Sequence[int]) -> 
     """
     mean = mean_image(dataset, dataset.splits["train"])
     evaluator = Evaluator(config, dataset, "cpu")
-    constant = cast("VAE", _ConstantImage(mean, evaluator.multiple))
+    constant = _ConstantImage(mean, evaluator.multiple)
     found = evaluator.evaluate(constant, "test", beta=1.0).metrics
     row = ReferenceRow("mean image", None, found)
     notes = [] if evaluator.lpips_tag in ("measured", "off") else [f"No LPIPS of references: {evaluator.lpips_tag}."]
@@ -58,11 +57,12 @@ def _name(components: int, rank: int) -> str:
     return name if components <= rank else f"{name} (the train split spans {rank})"
 
 
-class _ConstantImage(nn.Module):
+class _ConstantImage(LatentModel):
     """Answers like a VAE whose posterior is the prior and whose decoder draws one image whatever z is."""
 
     def __init__(self, mean: Floats, multiple: int) -> None:
         super().__init__()
+        self.latent_dim = 1
         _, height, width = mean.shape
         bottom, right = (
             padded - side for padded, side in zip(padded_size((height, width), multiple), (height, width), strict=True)
@@ -70,13 +70,24 @@ class _ConstantImage(nn.Module):
         padded = np.pad(mean, ((0, 0), (0, bottom), (0, right)), mode="edge").clip(_EDGE, 1 - _EDGE)
         self._logits = torch.logit(torch.from_numpy(padded)).float()
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log variance of the prior in one dimension, `(B, 1)` each."""
-        return torch.zeros(len(images), 1), torch.zeros(len(images), 1)
+    def noise_size(self, size: tuple[int, int]) -> int:
+        """Return 1."""
+        return 1
 
-    def decode(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+    def infer(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Latent:
+        """Return the prior in one dimension, with mean and log variance `(B, 1)`, as the posterior of every image."""
+        zeros = torch.zeros(len(images), 1)
+        return Latent(noise, zeros, zeros, zeros)
+
+    def decode(
+        self, z: Tensor, size: tuple[int, int], labels: Tensor | None = None, skips: tuple[Tensor, ...] = ()
+    ) -> Tensor:
         """Return the same logits `(B, C, *size)` for every z `(B, 1)`."""
         return self._logits[:, : size[0], : size[1]].expand(len(z), -1, -1, -1)
+
+    def prior(self, noise: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return `noise (B, 1)`."""
+        return noise
 
 
 def _measure_pca(

@@ -16,6 +16,7 @@ from vae_core.errors import UserError
 
 _VERSION = 1
 _LATENT_DIM = "model.latent_dim"
+_MOST_ROWS = 6
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,18 @@ def _key(results: StudyResults) -> dict[str, Any]:
 
 
 def latent_dims(results: StudyResults) -> list[int]:
-    """Return the distinct latent sizes of the study, ascending."""
+    """Return the distinct latent sizes of the study, ascending; of many, some from the smallest to the largest."""
     axis = results.space.get(_LATENT_DIM)
     found = {cell.params[_LATENT_DIM] for cell in results.cells if _LATENT_DIM in cell.params}
     if isinstance(axis, list):
         found |= set(axis)
     if axis is None or not found:  # a sampled axis of which nothing has been proposed yet
         found.add(results.config["model"]["latent_dim"])
-    return sorted(int(value) for value in found)
+    ordered = sorted(int(value) for value in found)
+    if len(ordered) <= _MOST_ROWS:
+        return ordered
+    last = len(ordered) - 1
+    return [ordered[round(place * last / (_MOST_ROWS - 1))] for place in range(_MOST_ROWS)]
 
 
 def _stored(file: Path, key: Mapping[str, Any]) -> References | None:

@@ -29,6 +29,7 @@ class RunResult:
         epochs: finished epochs.
         parameters: number of weights of the model.
         seconds: s spent in finished epochs.
+        bound: what `test/elbo` is, in a family whose ELBO is not a lower bound of ln p(x).
         lpips: measured, off, or missing with the reason; None before the first attempt.
         failure: kind and reason, of a failed run.
         data_fingerprint: of the data set the run was planned for; None before it was planned.
@@ -46,6 +47,7 @@ class RunResult:
     parameters: int | None = None
     seconds: float = 0.0
     lpips: str | None = None
+    bound: str = "a bound"
     failure: str | None = None
     data_fingerprint: str | None = None
     artifacts: Mapping[str, str] = field(default_factory=dict)
@@ -133,6 +135,16 @@ class StudyResults:
         """Return whether a field whose dotted path starts with `prefix` is swept."""
         return any(path.startswith(prefix) for path in self.space)
 
+    @property
+    def one_data_set(self) -> bool:
+        """Return whether all runs planned so far see the same images in the same splits."""
+        return len({run.data_fingerprint for run in self.runs if run.data_fingerprint}) <= 1
+
+    @property
+    def bounds(self) -> set[str]:
+        """Return what the finished runs' families say of their ELBOs; one entry: they mean the same."""
+        return {run.bound for run in self.runs if run.state == "done"}
+
     def counts(self) -> dict[State, int]:
         """Return how many runs are in which state."""
         found = Counter(run.state for run in self.runs)
@@ -213,6 +225,7 @@ def _run(study: StudyDirectory, run: str, seed: int, is_held: bool) -> RunResult
         parameters=result.get("parameters"),
         seconds=math.fsum(history.seconds.values()),
         lpips=history.tags.get("lpips"),
+        bound=history.tags.get("elbo", "a bound"),
         failure=f"{history.end['failure']}: {history.end['reason']}" if state == "failed" and history.end else None,
         data_fingerprint=info.get("data_fingerprint"),
         artifacts=result.get("artifacts", {}),

@@ -31,8 +31,10 @@ from tracking.run_directory import StudyDirectory
 from vae_core.config import RunConfig
 from vae_core.data import Dataset
 from vae_core.data.batches import padded_size, padding_multiple
+from vae_core.data.labels import label_mistakes
 from vae_core.errors import UserError
 from vae_core.models.vae import check_on_meta
+from vae_core.objective import loss_mistakes
 from vae_core.trainer import DeviceMissingError, resolve_device
 
 _DONE, _SOME_FAILED, _STOPPED = 0, 1, 130
@@ -73,7 +75,7 @@ def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
     checked: set[str] = set()
     for params in cells:
         config = sweep.config(params, sweep.seeds[0])
-        key = config.model.model_dump_json() + config.data.model_dump_json()
+        key = "".join(section.model_dump_json() for section in (config.model, config.data, config.loss))
         if key in checked:
             continue
         checked.add(key)
@@ -82,7 +84,7 @@ def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
         if mistakes:
             continue
         try:
-            parameters.append(check_on_meta(config, _extreme_sizes(config, datasets.of(config))))
+            parameters.append(_tried(config, datasets.of(config)))
         except UserError as error:
             mistakes += [f"{place}: {message}" for message in error.messages]
     if mistakes:
@@ -99,6 +101,10 @@ def _refuse_missing_device(sweep: Sweep) -> None:
         resolve_device(sweep.base_config.train.device)
     except DeviceMissingError as error:
         raise UserError(f"{sweep.where}: {error}; auto takes what there is") from error
+
+
+def _tried(config: RunConfig, dataset: Dataset) -> int:
+    return check_on_meta(config, _extreme_sizes(config, dataset), len(dataset.label_names))
 
 
 def _samples(sweep: Sweep) -> list[dict[str, Any]]:
@@ -118,6 +124,8 @@ def _size_mistakes(config: RunConfig, dataset: Dataset) -> Iterator[str]:
                 f"data.{name}_fraction: leaves {count} of {len(dataset)} images in {name}; "
                 f"at least {_FEWEST_IMAGES} are needed to measure variances over images"
             )
+    yield from label_mistakes(config, dataset)
+    yield from loss_mistakes(config.loss, int(dataset.sizes.min()))
     largest = int(dataset.sizes.max())
     if config.model.stride > largest:
         halvings = config.model.stride.bit_length() - 1

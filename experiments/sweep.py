@@ -252,10 +252,16 @@ def _base_tree(file: SweepFile, path: Path, options: Mapping[str, Any]) -> dict[
         raise UserError(mistakes)
     base = load_base(file.base, f"{path}: base", path.parent)
     parse_config(base, file.base)
-    mistakes = [message for name, value in file.set.items() for message in _refusals(base, name, value, places[name])]
+    tree = override(base, file.set)
+    together = _refused(tree)  # fields may need one another: what another one of `set` cures is no mistake
+    mistakes = [
+        f"{places[name]}: {_without_path(message, name)}"
+        for name, value in file.set.items()
+        for message in _refused(override(base, {name: value}))
+        if message in together
+    ]
     if mistakes:
         raise UserError(mistakes)
-    tree = override(base, file.set)
     for name in ("path", "labels", "cache_dir"):
         value = tree.get("data", {}).get(name)
         if isinstance(value, str):
@@ -265,10 +271,15 @@ def _base_tree(file: SweepFile, path: Path, options: Mapping[str, Any]) -> dict[
 
 def _refusals(tree: Mapping[str, Any], name: str, value: Any, place: str) -> list[str]:
     """Return what the config says against `value` for the field `name`, each message starting with `place`."""
+    return [f"{place}: {_without_path(message, name)}" for message in _refused(override(tree, {name: value}))]
+
+
+def _refused(tree: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the config `tree`, each message starting with `: `."""
     try:
-        parse_config(override(tree, {name: value}), "")
+        parse_config(tree, "")
     except UserError as error:
-        return [f"{place}: {_without_path(message, name)}" for message in error.messages]
+        return list(error.messages)
     return []
 
 

@@ -194,7 +194,7 @@ class Attempt:
             best_value=result.best_value,
             epochs=trainer.epoch,
             parameters=sum(weight.numel() for weight in trainer.model.parameters()),
-            effective_beta=effective_beta(trainer.config.loss.beta),
+            effective_beta=effective_beta(trainer.final_beta),
             artifacts=artifacts,
         )
         journal.append("end", status="done", failure=None, reason=None, traceback=None)
@@ -221,10 +221,12 @@ class Attempt:
 
 def _spectrum_csv(vectors: dict[str, list[float]]) -> str:
     """Return one row per latent dimension, by descending KL, as measured on the test split."""
+    names = {"kl_nats": "kl_per_dim", "variance": "latent_variance_per_dim", "mu_std": "mu_std_per_dim"}
+    columns = {title: vectors[name] for title, name in names.items() if name in vectors}  # codes have no variance
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["dimension", "kl_nats", "variance", "mu_std"])
-    rows = zip(vectors["kl_per_dim"], vectors["latent_variance_per_dim"], vectors["mu_std_per_dim"], strict=True)
+    writer.writerow(["dimension", *columns])
+    rows = zip(*columns.values(), strict=True)
     for dimension, row in sorted(enumerate(rows), key=lambda item: -item[1][0]):
         writer.writerow([dimension, *row])
     return text.getvalue()

@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from vae_core.errors import UserError, suggestion
@@ -26,6 +26,7 @@ from vae_core.yaml_io import load_yaml
 
 __all__ = ["DataConfig", "EvaluateConfig", "LossConfig", "ModelConfig", "OptimConfig", "RunConfig", "TrainConfig"]
 
+_MIXABLE = ("ae", "vae", "hierarchical")  # between two of whose codes there are others
 _UNION_TAGS = {"tuple", "values", "range"}  # pydantic names the branch of a union in an error's path
 
 
@@ -39,6 +40,33 @@ class RunConfig(Section):
     train: TrainConfig = Field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     seed: int = Field(0, ge=0, description="seed of the initial weights, the data order and the latent noise")
+
+    @model_validator(mode="after")
+    def _codes_can_be_mixed(self) -> "RunConfig":
+        if self.data.augment.latent_mixup is None:
+            return self
+        if self.model.family not in _MIXABLE:
+            raise ValueError(
+                f"data.augment.latent_mixup needs model.family {', '.join(_MIXABLE)}, not {self.model.family}"
+            )
+        if self.model.skips:
+            raise ValueError("data.augment.latent_mixup mixes codes alone; leave model.skips at false")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_have_a_use(self) -> "RunConfig":
+        data, model = self.data, self.model
+        if not model.conditional and (data.labelled_fraction != 1.0 or data.unlabelled != "use"):
+            raise ValueError(
+                f"data.labelled_fraction: {data.labelled_fraction:g} and data.unlabelled: {data.unlabelled} do nothing "
+                f"with model.family: {model.family}; take cvae, or leave them at 1 and use"
+            )
+        if data.labelled_fraction < 1 and data.unlabelled == "use" and model.classification == 0:
+            raise ValueError(
+                "model.classification: 0 is no classifier, which images without a label need; set it above 0, or "
+                "data.unlabelled: drop"
+            )
+        return self
 
 
 def parse_config(tree: Any, where: str) -> RunConfig:
@@ -82,7 +110,10 @@ def validation_messages(
 def _valid_names(loc: tuple[str | int, ...]) -> list[str]:
     model: type[BaseModel] = RunConfig
     for part in loc:
-        annotation = model.model_fields[str(part)].annotation
+        if isinstance(part, int):  # a position in a list of sections
+            continue
+        annotation = model.model_fields[part].annotation
+        annotation = next(iter(get_args(annotation)), annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation

@@ -1,10 +1,14 @@
-"""Is the latent used? Active units, spectra, the verdict in words. Shapes: N images, M latent dimensions."""
+"""Is the latent used? Active units, spectra, the verdict in words.
+
+Shapes: N images (of spatial latents: positions of images), M latent dimensions, K codes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, section 5.2
@@ -45,6 +49,17 @@ def kl_spectrum(kl: Tensor) -> Tensor:
     return kl.double().mean(dim=0).sort(descending=True).values
 
 
+def perplexity(code_counts: Tensor) -> float:
+    """Return e^entropy of the use of codes, `code_counts (N, K)` summed over images: K if all are used alike."""
+    share = code_counts.double().sum(0) / code_counts.double().sum()
+    return float(torch.special.entr(share).sum().exp())
+
+
+def dead_codes(code_counts: Tensor) -> int:
+    """Return how many of the K codes no image uses; see `perplexity`."""
+    return int((code_counts.sum(0) == 0).sum())
+
+
 def curve_roughness(losses: Sequence[float]) -> float | None:
     """Return the standard deviation (n - 1) of the second difference of a loss per epoch, in the loss's unit.
 
@@ -64,13 +79,13 @@ class Verdict:
 
 
 def collapse_verdict(
-    *, active_units: float, rate: float, exchange_cost: float, latent_dim: int, max_active_units: float
+    *, active_units: float, rate: float | None, exchange_cost: float, latent_dim: int, max_active_units: float
 ) -> Verdict:
     """Judge a finished run; the first rule that holds gives the name.
 
     Args:
         active_units: of the finished model.
-        rate: mean KL, nats per image.
+        rate: mean KL, nats per image; None for a model without a prior, which is judged by the rest.
         exchange_cost: relative increase of the reconstruction error when images decode each other's z.
         latent_dim: number of latent dimensions.
         max_active_units: the largest number of active units of any evaluation of the run.
@@ -85,16 +100,17 @@ def collapse_verdict(
         "active_units": float(active_units),
         "max_active_units": float(most),
         "latent_dim": float(latent_dim),
-        "rate": float(rate),
         "exchange_cost": float(exchange_cost),
     }
+    if rate is not None:
+        numbers["rate"] = float(rate)
 
     def verdict(name: Literal["full", "ignored", "partial", "none"], because: str) -> Verdict:
         return Verdict(name, because, numbers)
 
     if active_units == 0:
         return verdict("full", "no active unit")
-    if rate < _LEAST_RATE:
+    if rate is not None and rate < _LEAST_RATE:
         return verdict("full", f"a rate of {rate:.3g} nats per image is under {_LEAST_RATE:g}")
     if exchange_cost < _LEAST_EXCHANGE_COST:
         return verdict("ignored", f"exchanging z between images costs {exchange_cost:.2%}, under 1%")

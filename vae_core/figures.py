@@ -18,7 +18,7 @@ from torch import Tensor
 from vae_core.data.batches import padded_size
 from vae_core.diagnostics import ACTIVE_VARIANCE
 from vae_core.evaluation import Evaluator, evaluating
-from vae_core.models.vae import VAE
+from vae_core.models.latent import LatentModel
 from vae_core.random_streams import generator
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ _DPI = 100
 _CELL = 1.25  # inches; the widest side of one picture
 _SAMPLES = 16
 _RECONSTRUCTIONS = 8
+_MOST_LABELS = 12  # rows of samples
 _ACTIVE, _INACTIVE = "#2a6f97", "#c9cdd2"
 
 
 def write_figures(
-    model: VAE, evaluator: Evaluator, folder: Path, epoch: int, vectors: Mapping[str, Sequence[float]]
+    model: LatentModel, evaluator: Evaluator, folder: Path, epoch: int, vectors: Mapping[str, Sequence[float]]
 ) -> list[Path]:
-    """Write reconstructions, prior samples and, where it was measured, the KL spectrum; return the paths.
+    """Write reconstructions, samples where there is a prior, the KL spectrum where measured; return the paths.
 
     Args:
         model: left in the mode (train or eval) that it was in.
@@ -45,11 +46,11 @@ def write_figures(
         vectors: of this model's evaluation; empty where there was none.
     """
     targets, reconstructions = evaluator.examples(model, _RECONSTRUCTIONS)
-    samples = prior_samples(model, _SAMPLES, evaluator.typical_size, evaluator.multiple)
-    pages = {
-        "reconstructions": draw_reconstructions(targets, reconstructions, f"epoch {epoch}, validation images"),
-        "prior_samples": draw_samples(samples, f"epoch {epoch}, z drawn from N(0, I)"),
-    }
+    corrupted = evaluator.corrupted_examples(model, _RECONSTRUCTIONS)
+    title = f"epoch {epoch}, validation images"
+    pages = {"reconstructions": draw_reconstructions(targets, reconstructions, title, corrupted)}
+    if model.has_prior:
+        pages["prior_samples"] = _page_of_samples(model, evaluator, f"epoch {epoch}")
     if vectors:
         kl, mu_std = vectors["kl_per_dim"], vectors["mu_std_per_dim"]
         pages["kl_spectrum"] = draw_kl_spectrum(kl, mu_std, f"epoch {epoch}")
@@ -60,36 +61,54 @@ def write_figures(
     return paths
 
 
-def prior_samples(model: VAE, count: int, size: tuple[int, int], multiple: int) -> list[Tensor]:
-    """Decode `count` draws from N(0, I), the same for every model of one latent size.
+def _page_of_samples(model: LatentModel, evaluator: Evaluator, title: str) -> bytes:
+    size, multiple = evaluator.typical_size, evaluator.multiple
+    if not model.classes:
+        return draw_samples(prior_samples(model, _SAMPLES, size, multiple), title)
+    names = evaluator.label_names[:_MOST_LABELS]
+    rows = [prior_samples(model, _SAMPLES // 2, size, multiple, label) for label in range(len(names))]
+    return draw_labelled_samples(dict(zip(names, rows, strict=True)), title)
+
+
+def prior_samples(model: LatentModel, count: int, size: tuple[int, int], multiple: int, label: int = 0) -> list[Tensor]:
+    """Decode `count` draws from the prior, made from the same noise for every model of one latent size.
 
     Args:
         model: the model; on any device.
         count: number of images.
         size: height and width of the images (px).
         multiple: px; they are decoded at `size` rounded up to this, as padded training images are, and cut.
+        label: what a conditional model is told; draws of different labels share their z.
 
     Returns:
         Images `(C, h, w)` float32 in [0, 1] on the CPU.
     """
-    z = torch.randn(count, model.latent_dim, generator=generator("prior-samples"))  # (count, M)
+    padded = padded_size(size, multiple)
+    noise = torch.randn(count, model.noise_size(padded), generator=generator("prior-samples"))
     device = next(model.parameters()).device
     with evaluating(model):
-        images = torch.sigmoid(model.decode(z.to(device), padded_size(size, multiple)).float()).cpu()
+        logits = model.decode(model.prior(noise.to(device), padded), padded, torch.full((count,), label))
+        images = torch.sigmoid(logits.float()).cpu()
     return list(images[:, :, : size[0], : size[1]])
 
 
-def draw_reconstructions(targets: Sequence[Tensor], reconstructions: Sequence[Tensor], title: str) -> bytes:
+def draw_reconstructions(
+    targets: Sequence[Tensor],
+    reconstructions: Sequence[Tensor],
+    title: str,
+    corrupted: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None,
+) -> bytes:
     """Return a PNG with the targets in the upper row and their reconstructions below.
 
     Args:
         targets: images `(C, h, w)` in [0, 1] of one or three channels, of any sizes.
         reconstructions: as many, of the same sizes.
         title: what stands above.
+        corrupted: the targets corrupted, and what is reconstructed from these: two further rows.
     """
-    figure, rows = _picture_grid([targets, reconstructions])
+    figure, rows = _picture_grid([targets, reconstructions, *(corrupted or ())])
     figure.suptitle(f"Target and reconstruction: {title}", fontsize=11)
-    for name, row in zip(("target", "reconstruction"), rows, strict=True):
+    for name, row in zip(("target", "reconstruction", "corrupted", "restored"), rows, strict=False):
         row[0].set_ylabel(name, fontsize=10)
     return _png(figure)
 
@@ -99,6 +118,15 @@ def draw_samples(images: Sequence[Tensor], title: str) -> bytes:
     half = -(-len(images) // 2)
     figure, _ = _picture_grid([images[:half], images[half:]])
     figure.suptitle(f"Samples from the prior: {title}", fontsize=11)
+    return _png(figure)
+
+
+def draw_labelled_samples(rows: Mapping[str, Sequence[Tensor]], title: str) -> bytes:
+    """Return a PNG with a row of samples `(C, h, w)` in [0, 1] for each label, z being the same in a column."""
+    figure, lines = _picture_grid(list(rows.values()))
+    figure.suptitle(f"Samples from the prior by label: {title}", fontsize=11)
+    for name, line in zip(rows, lines, strict=True):
+        line[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
     return _png(figure)
 
 

@@ -5,8 +5,8 @@ and latent dimensions; how images are weighted (a mean over images) is the calle
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
@@ -14,6 +14,8 @@ from torch import Tensor
 
 # A fitted scale is never below half a step of 8-bit gray: finer than that, the data themselves are rounded.
 MIN_SCALE = 1 / 512
+
+Scale = float | Tensor  # pixel units; a tensor is scalar and on the device, so that nobody waits for it
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Likelihood:
     """
 
     pixel_error: Callable[[Tensor, Tensor], Tensor]  # (logits, images) -> same shape
-    unit: Callable[[float], float]
-    log_normaliser: Callable[[float], float]  # nats per pixel and channel
-    fit: Callable[[float], float] | None  # mean pixel error -> scale of maximum likelihood; None: no scale
+    unit: Callable[[Scale], Scale]
+    log_normaliser: Callable[[Scale], Scale]  # nats per pixel and channel
+    fit: Callable[[Scale], Scale] | None  # mean pixel error -> scale of maximum likelihood; None: no scale
 
     def error(self, logits: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         """Return the error summed over real pixels and channels, `(B,)` in float32.
@@ -38,9 +40,13 @@ class Likelihood:
         """
         return (self.pixel_error(logits.float(), images.float()) * mask).sum((1, 2, 3))
 
-    def nll(self, error: Tensor, dims: Tensor, scale: float) -> Tensor:
+    def nll(self, error: Tensor, dims: Tensor, scale: Scale) -> Tensor:
         """Return -ln p(x|z) in nats per image, `(B,)`, from `error (B,)` and the real values `dims (B,)`."""
         return error / self.unit(scale) + dims * self.log_normaliser(scale)
+
+
+def _ln(scale: Scale) -> Scale:
+    return scale.log() if isinstance(scale, Tensor) else math.log(scale)
 
 
 LIKELIHOODS: dict[str, Likelihood] = {
@@ -48,14 +54,14 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "gaussian": Likelihood(
         pixel_error=lambda logits, images: (torch.sigmoid(logits) - images).square(),
         unit=lambda scale: 2 * scale * scale,
-        log_normaliser=lambda scale: math.log(scale) + 0.5 * math.log(2 * math.pi),
-        fit=math.sqrt,
+        log_normaliser=lambda scale: _ln(scale) + 0.5 * math.log(2 * math.pi),
+        fit=lambda mean_error: mean_error**0.5,
     ),
     # Laplace(m, scale), m = sigmoid(logits): |x - m| / scale + ln(2 scale); best at the mean absolute error.
     "laplace": Likelihood(
         pixel_error=lambda logits, images: (torch.sigmoid(logits) - images).abs(),
         unit=lambda scale: scale,
-        log_normaliser=lambda scale: math.log(2 * scale),
+        log_normaliser=lambda scale: _ln(2 * scale),
         fit=lambda mean_error: mean_error,
     ),
     # -x ln p - (1 - x) ln(1 - p) from logits. On gray images a surrogate, not a density.
@@ -73,7 +79,7 @@ def real_dims(mask: Tensor, channels: int) -> Tensor:
     return mask.sum((1, 2, 3)) * channels
 
 
-def negative_log_likelihood(kind: str, logits: Tensor, images: Tensor, mask: Tensor, scale: float) -> Tensor:
+def negative_log_likelihood(kind: str, logits: Tensor, images: Tensor, mask: Tensor, scale: Scale) -> Tensor:
     """Return -ln p(x|z) in nats per image, `(B,)` float32, summed over real pixels and channels.
 
     Args:
@@ -96,7 +102,7 @@ def fitted_scale(kind: str, error_sum: float, count: float) -> float | None:
         count: number of pixel values.
     """
     fit = LIKELIHOODS[kind].fit
-    return None if fit is None else max(MIN_SCALE, fit(error_sum / count))
+    return None if fit is None else max(MIN_SCALE, float(fit(error_sum / count)))
 
 
 def kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -115,23 +121,35 @@ def reparameterize(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Objective:
-    """The objective of each image and its two terms, `(B,)` each, nats per image."""
+    """The objective of each image and its two terms, `(B,)` each, nats per image.
+
+    `parts` holds further numbers of each image that are worth a mean over the epoch, `(B,)` each, by name.
+    """
 
     total: Tensor
     reconstruction: Tensor
     kl: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def objective(reconstruction: Tensor, kl: Tensor, beta: float) -> Objective:
+def objective(
+    reconstruction: Tensor,
+    kl: Tensor,
+    beta: float | Tensor,
+    further: float | Tensor = 0.0,
+    parts: Mapping[str, Tensor] | None = None,
+) -> Objective:
     """Compose the objective of beta-VAE (Higgins et al. 2017); the only place where it is written.
 
     Args:
         reconstruction: `(B,)` negative log-likelihood, nats per image.
         kl: `(B,)` KL to the prior, nats per image; the sum of `kl_per_dimension`.
         beta: coefficient of the KL; 1 gives the negative ELBO.
+        further: `(B,)` or 0, whatever else is minimised, weighted already; nats per image.
+        parts: see `Objective`.
     """
-    total = reconstruction + beta * kl
-    return Objective(total, reconstruction, kl)
+    total = reconstruction + beta * kl + further
+    return Objective(total, reconstruction, kl, parts or {})
 
 
 def effective_beta(kl_coefficient: float, likelihood_coefficient: float = 1.0) -> float:
@@ -150,4 +168,4 @@ def beta_of_mean_loss(kind: str, weight: float, dims: float, scale: float = 1.0)
     The mean error is 1 / D of the summed one, so beta = weight * D / unit(scale): weight * D / 2 for a mean
     squared error and a unit Gaussian. It grows with the image's size; hence the sums per image used here.
     """
-    return effective_beta(weight, LIKELIHOODS[kind].unit(scale) / dims)
+    return effective_beta(weight, float(LIKELIHOODS[kind].unit(scale)) / dims)

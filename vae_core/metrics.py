@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
 from torch import Tensor
 
-_SSIM_WINDOW = 11  # px
+SSIM_WINDOW = 11  # px
 _SSIM_SIGMA = 1.5  # px
 _SSIM_C1 = 0.01**2  # (K1 * data range)^2
 _SSIM_C2 = 0.03**2
@@ -16,7 +16,7 @@ _SSIM_C2 = 0.03**2
 def mse_per_image(reconstructions: Tensor, images: Tensor, sizes: Tensor) -> Tensor:
     """Return the mean squared error over real pixels and channels, `(B,)` float32, in squared pixel units."""
     errors = (reconstructions.float() - images.float()).square().mean(1)  # (B, H, W)
-    return _mean_of_corner(errors, sizes.to(errors.device))
+    return mean_of_corner(errors, sizes.to(errors.device))
 
 
 def ssim_per_image(reconstructions: Tensor, images: Tensor, sizes: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def ssim_per_image(reconstructions: Tensor, images: Tensor, sizes: Tensor) -> Te
     `gaussian_weights=True, use_sample_covariance=False`. An image with a side under 11 px gets the largest
     odd window that fits, with sigma in proportion (one pixel: luminance alone). Source: Wang et al. 2004.
     """
-    windows = [min(_SSIM_WINDOW, side - (1 - side % 2)) for side in sizes.min(1).values.tolist()]
+    windows = [min(SSIM_WINDOW, side - (1 - side % 2)) for side in sizes.min(1).values.tolist()]
     result = torch.empty(len(images), device=images.device)
     for window in sorted(set(windows)):
         rows = torch.tensor([row for row, own in enumerate(windows) if own == window], device=images.device)
@@ -36,6 +36,12 @@ def ssim_per_image(reconstructions: Tensor, images: Tensor, sizes: Tensor) -> Te
 
 
 def _ssim(first: Tensor, second: Tensor, sizes: Tensor, window: int) -> Tensor:
+    luminance, contrast = ssim_maps(first, second, window)
+    return mean_of_corner((luminance * contrast).mean(1), sizes - (window - 1))
+
+
+def ssim_maps(first: Tensor, second: Tensor, window: int = SSIM_WINDOW) -> tuple[Tensor, Tensor]:
+    """Return luminance and contrast-structure, whose product is SSIM, `(B, C, H - window + 1, W - window + 1)`."""
     first, second = first.float(), second.float()
     stacked = torch.stack([first, second, first.square(), second.square(), first * second])  # (5, B, C, H, W)
     mean1, mean2, square1, square2, product = _blur(stacked, window)
@@ -44,13 +50,13 @@ def _ssim(first: Tensor, second: Tensor, sizes: Tensor, window: int) -> Tensor:
     covariance = product - mean1 * mean2
     luminance = (2 * mean1 * mean2 + _SSIM_C1) / (mean1.square() + mean2.square() + _SSIM_C1)
     contrast = (2 * covariance + _SSIM_C2) / (variance1 + variance2 + _SSIM_C2)
-    return _mean_of_corner((luminance * contrast).mean(1), sizes - (window - 1))
+    return luminance, contrast
 
 
 def _blur(stacked: Tensor, window: int) -> Tensor:
     """Filter `(..., H, W)` with a normalised Gaussian, keeping the positions where the window fits."""
     distance = torch.arange(window, device=stacked.device, dtype=torch.float32) - window // 2
-    sigma = _SSIM_SIGMA * max(1, window // 2) / (_SSIM_WINDOW // 2)
+    sigma = _SSIM_SIGMA * max(1, window // 2) / (SSIM_WINDOW // 2)
     weights = torch.exp(-0.5 * (distance / sigma).square())
     weights = weights / weights.sum()
     flat = stacked.reshape(-1, 1, *stacked.shape[-2:])
@@ -58,7 +64,7 @@ def _blur(stacked: Tensor, window: int) -> Tensor:
     return flat.reshape(*stacked.shape[:-2], *flat.shape[-2:])
 
 
-def _mean_of_corner(values: Tensor, sizes: Tensor) -> Tensor:
+def mean_of_corner(values: Tensor, sizes: Tensor) -> Tensor:
     """Return the mean of the upper left `sizes[b] = (h, w)` values of each `values (B, H, W)`, `(B,)`."""
     height, width = values.shape[-2:]
     rows = torch.arange(height, device=values.device) < sizes[:, 0, None]  # (B, H)

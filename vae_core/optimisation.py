@@ -20,6 +20,7 @@ class Optimisation:
         settings: the section `optim`.
         epochs: length of the training.
         higher_is_better: how the metric that `observe` is told improves.
+        undecayed: moved and clipped with the others, but never decayed.
         scaler: shared by the optimizers of one training; scales the loss under fp16.
     """
 
@@ -31,9 +32,13 @@ class Optimisation:
         epochs: int,
         higher_is_better: bool,
         scaler: torch.amp.GradScaler,
+        undecayed: Iterable[nn.Parameter] = (),
     ) -> None:
-        self._parameters = list(parameters)
-        self._optimizer = _optimizer(self._parameters, settings)
+        decayed, spared = list(parameters), list(undecayed)
+        self._parameters = [*decayed, *spared]
+        self._optimizer = _optimizer(decayed, settings)
+        if spared:
+            self._optimizer.add_param_group({"params": spared, "weight_decay": 0.0})
         self._rate = LearningRate(
             peak=settings.lr,
             floor=settings.min_lr,

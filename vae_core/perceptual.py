@@ -5,7 +5,9 @@ Source: Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a
 
 import pickle
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
@@ -14,32 +16,74 @@ from torch import Tensor, nn
 from vae_core.errors import UserError
 
 _WEIGHTS = "squeezenet1_1-b8a52dc0.pth"
+_LEAST_SQUARE = 1e-10  # keeps the length of features from 0
 _SMALLEST_SIDE = 17  # px; below this SqueezeNet's last pooling has nothing left to pool
 
 
 def lpips_available() -> str | None:
     """Return None where LPIPS can be measured, otherwise the reason why not and how to change that."""
-    path = _weights_path()
+    return missing_weights(_WEIGHTS)
+
+
+def missing_weights(file: str) -> str | None:
+    """Return None where torchvision's weights `file` is on this machine, otherwise where it belongs and its source."""
+    path = weights_path(file)
     if path.is_file():
         return None
+    network = {"squeezenet1_1": "SqueezeNet", "vgg16": "VGG16", "resnet18": "ResNet18"}[file.partition("-")[0]]
     return (
-        f"SqueezeNet weights not found at {path}; put https://download.pytorch.org/models/{_WEIGHTS} there, "
+        f"{network} weights not found at {path}; put https://download.pytorch.org/models/{file} there, "
         "or set TORCH_HOME to a folder that has it under hub/checkpoints"
     )
 
 
-def _weights_path() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / _WEIGHTS
+def weights_path(file: str) -> Path:
+    """Return where torchvision's weights `file` is looked for: TORCH_HOME (or ~/.cache/torch)/hub/checkpoints."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / file
+
+
+def on_real_pixels(
+    measure: Callable[[Tensor, Tensor], Tensor], reconstructions: Tensor, images: Tensor, sizes: Tensor
+) -> Tensor:
+    """Return `measure` of each image without its padding, `(B,)` float32.
+
+    Args:
+        measure: (reconstructions, images), `(b, C, h, w)` each, of one size -> `(b,)`.
+        reconstructions: `(B, C, H, W)`.
+        images: `(B, C, H, W)`.
+        sizes: `(B, 2)` real heights and widths (px).
+    """
+    result = torch.empty(len(images), device=images.device)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, (height, width) in enumerate(sizes.tolist()):
+        groups.setdefault((height, width), []).append(row)
+    for (height, width), members in groups.items():
+        rows = torch.tensor(members, device=images.device)
+        result[rows] = measure(*(batch[rows, :, :height, :width].float() for batch in (reconstructions, images)))
+    return result
+
+
+def enlarged(images: Tensor, smallest_side: int) -> Tensor:
+    """Return images whose sides are at least `smallest_side` px, by the smallest whole factor that suffices.
+
+    Each pixel of `images (B, C, H, W)` becomes a square.
+    """
+    factor = -(-smallest_side // min(images.shape[-2:]))
+    return F.interpolate(images, scale_factor=float(factor), mode="nearest") if factor > 1 else images
 
 
 class Lpips:
-    """The LPIPS distance of `lpips.LPIPS(net="squeeze")`, v0.1: 0 for equal images, larger is worse."""
+    """The LPIPS distance of `lpips.LPIPS(net="squeeze")`, v0.1: 0 for equal images, larger is worse.
+
+    Raises:
+        UserError: the weights are missing or cannot be read.
+    """
 
     def __init__(self, device: torch.device | str) -> None:
         reason = lpips_available()
         if reason is not None:
             raise UserError(f"evaluate.lpips: LPIPS cannot be measured: {reason}; or set evaluate.lpips to off")
-        self._network = _load(_weights_path()).to(device)
+        self._network: Any = _load(weights_path(_WEIGHTS)).to(device)  # of lpips, which has no types
 
     @torch.no_grad()
     def __call__(self, reconstructions: Tensor, images: Tensor, sizes: Tensor) -> Tensor:
@@ -52,22 +96,26 @@ class Lpips:
                 and an image with a side under 17 px, too small for SqueezeNet, is enlarged by the smallest
                 whole factor that suffices, each pixel becoming a square.
         """
-        result = torch.empty(len(images), device=images.device)
-        groups: dict[tuple[int, int], list[int]] = {}
-        for row, (height, width) in enumerate(sizes.tolist()):
-            groups.setdefault((height, width), []).append(row)
-        for (height, width), members in groups.items():
-            rows = torch.tensor(members, device=images.device)
-            pair = [_prepared(batch[rows, :, :height, :width]) for batch in (reconstructions, images)]
-            result[rows] = self._network(*pair).flatten()
+        return self.distance(reconstructions, images, sizes)
+
+    def distance(self, reconstructions: Tensor, images: Tensor, sizes: Tensor) -> Tensor:
+        """Return the same with a gradient to the reconstructions, finite for blank images too."""
+        return on_real_pixels(self._of_one_size, reconstructions, images, sizes)
+
+    def _of_one_size(self, reconstructions: Tensor, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            targets = self._directions(images)
+        result = images.new_zeros(len(images))
+        for mine, target, layer in zip(self._directions(reconstructions), targets, self._network.lins, strict=True):
+            result = result + layer((mine - target).square()).mean((1, 2, 3))
         return result
 
-
-def _prepared(images: Tensor) -> Tensor:
-    """Return images as the network wants them: three channels in [-1, 1], no side under the smallest."""
-    images = images.float().expand(-1, 3, -1, -1) * 2 - 1
-    factor = -(-_SMALLEST_SIDE // min(images.shape[-2:]))
-    return F.interpolate(images, scale_factor=float(factor), mode="nearest") if factor > 1 else images
+    def _directions(self, images: Tensor) -> list[Tensor]:
+        """Return each layer's features of `images (b, C, h, w)`, scaled to length 1 at every position."""
+        values = enlarged(images.expand(-1, 3, -1, -1) * 2 - 1, _SMALLEST_SIDE)
+        features: Iterable[Tensor] = self._network.net(self._network.scaling_layer(values))
+        # inside the root, unlike in the lpips package, whose gradient at features of zero is not a number
+        return [each * torch.rsqrt(each.square().sum(1, keepdim=True) + _LEAST_SQUARE) for each in features]
 
 
 def _load(path: Path) -> nn.Module:

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from experiments import cli
 
@@ -75,7 +77,22 @@ def test_an_impossible_model_is_refused_before_anything_is_created(write_sweep, 
     assert not root.exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that the test misses")
+def test_a_conditional_model_without_labels_is_refused_before_anything_is_created(write_sweep, tmp_path):
+    (tmp_path / "pages").mkdir()
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pages" / f"{number}.png")
+    root = tmp_path / "runs"
+    changes = {"data.source": "folder", "data.path": tmp_path / "pages", "model.family": "cvae"}
+    options = [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
+    result = vae_sweep("run", write_sweep(), "--root", root, *options)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "model.family: cvae needs labels of at least 2 classes, and the data set has 0" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not root.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 def test_a_device_that_is_missing_here_is_refused_before_anything_is_created(write_sweep, tmp_path, dry):
     root = tmp_path / "runs"

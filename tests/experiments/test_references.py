@@ -213,7 +213,11 @@ def test_measuring_touches_no_global_generator():
 
 @pytest.mark.parametrize(
     ("space", "expected"),
-    [({"model.latent_dim": [8, 2]}, [2, 8]), ({"loss.beta": [1.0]}, [4])],
+    [
+        ({"model.latent_dim": [8, 2]}, [2, 8]),
+        ({"loss.beta": [1.0]}, [4]),
+        ({"model.latent_dim": list(range(1, 12))}, [1, 3, 5, 7, 9, 11]),  # of many sizes six
+    ],
 )
 def test_every_latent_size_of_the_study_gets_its_row(tmp_path, space, expected):
     builder = StudyBuilder(tmp_path / "study", space)

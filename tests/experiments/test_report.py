@@ -98,7 +98,7 @@ def test_pca_of_the_base_data_does_not_stand_beside_cells_of_other_data(tmp_path
     report = report_of(builder)
 
     assert [row["PCA(AU) MSE"] for row in markdown_rows(report)[:2]] == ["0.01000", "–"]
-    assert "data.* is swept" in report.to_markdown()
+    assert "Cells see different images or splits" in report.to_markdown()
     assert "highest mean" not in report.to_markdown()
 
 
@@ -196,6 +196,28 @@ def test_lpips_is_a_column_only_where_a_run_measured_it(tmp_path):
     assert "LPIPS ↓" not in shown(without)
     assert markdown_rows(with_one)[0]["LPIPS ↓"] == "0.250"
     assert "LPIPS of 1 of 2 runs; of the others: missing: no weights found." in with_one.to_markdown()
+
+
+def test_cells_that_are_only_augmented_differently_are_ranked(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"data.augment.rotation_degrees": [0.0, 5.0]})
+    for degrees in (0.0, 5.0):
+        for run in builder.cell(data__augment__rotation_degrees=degrees):
+            builder.done(run, elbo=-degrees)
+    text = report_of(builder).to_markdown()
+    assert "not comparable" not in text
+    assert "highest mean test ELBO, 0, is at data.augment.rotation_degrees = 0" in text
+    assert "N = 5 test images" in text
+
+
+def test_elbos_that_mean_different_things_are_not_ranked_and_the_table_says_what_they_are(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"model.family": ["vae", "ae"]})
+    for family, tags in (("vae", {}), ("ae", {"elbo": "no bound but -reconstruction"})):
+        for run in builder.cell(model__family=family):
+            builder.done(run, tags=tags)
+    report = report_of(builder)
+    assert "ELBO (not comparable)" in markdown_rows(report)[0]
+    assert "some are a bound; some are no bound but -reconstruction" in report.to_markdown()
+    assert "highest mean" not in report.to_markdown()
 
 
 def test_elbos_of_different_likelihoods_are_called_not_comparable_and_not_ranked(tmp_path):

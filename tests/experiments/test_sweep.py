@@ -215,7 +215,7 @@ def test_an_axis_replaced_on_the_command_line_drops_a_baseline_that_is_not_on_it
 def test_neither_a_file_nor_a_shipped_name(tmp_path):
     with pytest.raises(UserError, match=r"betta: neither a file nor a shipped sweep; did you mean beta"):
         load_sweep("betta", [])
-    with pytest.raises(UserError, match=r"nowhere\.yaml: no such sweep file; shipped sweeps: beta, fashion_beta"):
+    with pytest.raises(UserError, match=r"nowhere\.yaml: no such sweep file; shipped sweeps: augmentation, b"):
         load_sweep(str(tmp_path / "nowhere.yaml"), [])
 
 
@@ -231,3 +231,14 @@ def test_a_single_training_is_a_sweep_of_one_cell(monkeypatch):
     assert cell_name({}) == "base"
     with pytest.raises(UserError, match=r"--set loss\.beta: should be a valid number; got 'x'"):
         single_run("wireframes-tiny", ["loss.beta=x"])
+
+
+def test_fields_under_set_may_need_one_another(write_sweep):
+    options = ["model.family=cvae", "data.labelled_fraction=0.3", "data.unlabelled=drop"]
+    config = load_sweep(str(write_sweep()), options).base_config
+    assert (config.model.family, config.data.labelled_fraction) == ("cvae", 0.3)
+    with pytest.raises(UserError, match=r"optim\.lr: should be greater than 0") as raised:
+        load_sweep(str(write_sweep()), [*options, "optim.lr=-1.0"])
+    assert len(raised.value.messages) == 1
+    with pytest.raises(UserError, match=r"data\.unlabelled: drop do nothing with model\.family: vae"):
+        load_sweep(str(write_sweep()), options[1:])

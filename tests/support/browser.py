@@ -96,7 +96,7 @@ class Browser:
             if message["method"] == "Network.requestWillBeSent":
                 request = message["params"]["request"]
                 self.requests.append((request["method"], request["url"]))
-        own = ("chrome:", "chrome-search:", "data:", "blob:", "about:")
+        own = ("chrome:", "chrome-untrusted:", "chrome-search:", "data:", "blob:", "about:")
         return [(method, url) for method, url in self.requests if not url.startswith(own)]
 
 

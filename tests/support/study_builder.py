@@ -72,11 +72,11 @@ class StudyBuilder:
             write_atomic(self.study.run(run).config_file, dump_yaml({**tree, "seed": seed}))
         return [run for run, _ in runs]
 
-    def done(self, run: str, verdict="none", lpips_tag="measured", artifacts=None, **metrics) -> None:
+    def done(self, run: str, verdict="none", lpips_tag="measured", tags=None, artifacts=None, **metrics) -> None:
         """Give a run two epochs and a result; `metrics` are its test metrics, or others with their group."""
         values = {"elbo": -20.0, "reconstruction": 15.0, "kl": 5.0, "ssim": 0.5, "mse": 0.01, "active_units": 3.0}
         values |= metrics
-        with self._attempt(run, lpips_tag) as journal:
+        with self._attempt(run, lpips_tag, tags) as journal:
             self._epochs(journal, 2)
             journal.append(
                 "result",
@@ -104,11 +104,12 @@ class StudyBuilder:
         with self._attempt(run, "measured") as journal:
             self._epochs(journal, 1)
 
-    def _attempt(self, run: str, lpips: str) -> JournalWriter:
+    def _attempt(self, run: str, lpips: str, tags=None) -> JournalWriter:
         attempt = self.study.run(run).attempt(0)
         attempt.create()
         journal = JournalWriter(attempt.journal_file)
-        journal.append("attempt", attempt=0, worker="w1", continues=None, start_step=0, tags={"lpips": lpips})
+        tags = {"lpips": lpips, **(tags or {})}
+        journal.append("attempt", attempt=0, worker="w1", continues=None, start_step=0, tags=tags)
         return journal
 
     def _epochs(self, journal: JournalWriter, count: int) -> None:

@@ -15,21 +15,22 @@ def one_thread():
 
 @pytest.fixture
 def make_dataset():
-    """Return a function (count, channels, sizes) -> Dataset; `sizes` are drawn from in turn."""
+    """Return a function (count, channels, sizes, classes) -> Dataset; sizes and labels are drawn from in turn."""
 
-    def make(count=40, channels=1, sizes=((24, 16), (16, 16), (13, 16))):
+    def make(count=40, channels=1, sizes=((24, 16), (16, 16), (13, 16)), classes=0):
         random = np.random.default_rng(0)
         images = [_page(random, channels, sizes[index % len(sizes)]) for index in range(count)]
         records = np.zeros(count, dtype=RECORD)
         for index, image in enumerate(images):
             split = SPLITS.index(("train", "train", "val", "train", "test")[index % 5])
-            records[index] = (*image.shape[1:], -1, index, split, b"0" * 32)
+            label = index // 5 % classes if classes else -1
+            records[index] = (*image.shape[1:], label, index, split, b"0" * 32)
         summary = Summary(
             source="synthetic",
             fingerprint="0" * 16,
             channels=channels,
             names=[f"page-{index}" for index in range(count)],
-            label_names=[],
+            label_names=[f"class-{label}" for label in range(classes)],
             skipped=[],
             excluded={},
         )

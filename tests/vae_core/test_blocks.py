@@ -13,7 +13,8 @@ def block_class(request):
 
 
 def build(block_class, in_channels=6, out_channels=8, stride=1, cbam=True):
-    block = block_class(in_channels, out_channels, stride=stride, cbam=cbam, cbam_reduction=4, norm_groups=4)
+    options = {"cbam_reduction": 4, "norm_groups": 4, "growth_rate": 6, "dense_layers": 2}
+    block = block_class(in_channels, out_channels, stride=stride, cbam=cbam, **options)
     initialise(block, seed=0)
     return block
 
@@ -64,6 +65,24 @@ def test_the_residual_block_adds_its_input_before_the_last_relu():
         torch.nn.init.zeros_(norm.weight)
     features = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(block(features), torch.relu(features))
+
+
+def test_the_dense_block_shows_every_layer_all_that_came_before():
+    block = build(BLOCKS["densenet"], stride=2, cbam=False)
+    features = torch.randn(2, 6, 8, 4, generator=torch.Generator().manual_seed(0))
+    assert [layer[2].weight.shape[:2] for layer in block.layers] == [(6, 6), (6, 12)]
+    seen = [features]
+    for layer in block.layers:
+        norm, _, convolution = layer
+        together = torch.cat(seen, dim=1)
+        normalised = torch.nn.functional.group_norm(together, norm.num_groups, norm.weight, norm.bias)
+        seen.append(conv2d(torch.relu(normalised), convolution.weight, padding=1))
+    everything = torch.cat(seen, dim=1)  # 6 + 2 * 6 channels
+    norm = block.activation[0]
+    normalised = torch.nn.functional.group_norm(everything, norm.num_groups, norm.weight, norm.bias)
+    narrowed = torch.einsum("bchw,oc->bohw", torch.relu(normalised), block.transition.weight[:, :, 0, 0])
+    expected = narrowed.unflatten(2, (4, 2)).unflatten(4, (2, 2)).mean((3, 5))
+    assert torch.allclose(block(features), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

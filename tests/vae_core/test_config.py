@@ -17,7 +17,15 @@ from vae_core.errors import UserError
 
 
 def test_every_shipped_base_is_valid_and_named_in_the_documented_list() -> None:
-    assert base_names() == ["fashion-mnist", "images", "wireframes", "wireframes-tiny"]
+    assert base_names() == [
+        "fashion-mnist",
+        "fashion-mnist-conv",
+        "images",
+        "images-small",
+        "mnist-mlp",
+        "wireframes",
+        "wireframes-tiny",
+    ]
     for name in base_names():
         parse_config(load_base(name, "test"), name)
 

@@ -17,7 +17,8 @@ from vae_core.diagnostics import (
     mu_std,
 )
 from vae_core.evaluation import Evaluator
-from vae_core.losses import kl_per_dimension
+from vae_core.losses import kl_per_dimension, reparameterize
+from vae_core.models.latent import Latent
 
 HEALTHY = {"active_units": 9, "rate": 20.0, "exchange_cost": 0.5, "latent_dim": 32, "max_active_units": 12}
 
@@ -116,12 +117,15 @@ class Planted(nn.Module):
         self.spread, self.contrast, self.logvar = spread, contrast, logvar
         self.kept = (torch.arange(16) - 5) % 16 < kept  # an inner patch first
 
-    def encode(self, images):
-        thumbnail = adaptive_avg_pool2d(images, 4).flatten(1)
-        mu = self.spread * thumbnail * self.kept
-        return mu, torch.full_like(mu, self.logvar) * self.kept
+    def noise_size(self, size):
+        return 16
 
-    def decode(self, z, size):
+    def infer(self, images, noise, labels=None):
+        mu = self.spread * adaptive_avg_pool2d(images, 4).flatten(1) * self.kept
+        logvar = torch.full_like(mu, self.logvar) * self.kept
+        return Latent(reparameterize(mu, logvar, noise), mu, logvar, kl_per_dimension(mu, logvar))
+
+    def decode(self, z, size, labels=None, skips=()):
         image = interpolate((z * self.kept).view(-1, 1, 4, 4) / max(self.spread, 1e-9), size=size)
         return self.contrast * (image - 0.3)
 

@@ -164,7 +164,7 @@ def test_it_leaves_the_mode_the_gradients_and_the_global_generators_alone(settin
 
 def test_the_mode_is_restored_after_a_failure(setting, monkeypatch):
     config, dataset, model = setting
-    monkeypatch.setattr(model, "decode", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    monkeypatch.setattr(model, "decode", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
     with pytest.raises(RuntimeError, match="out of memory"):
         Evaluator(config, dataset, "cpu").evaluate(model.train(), "val", 1.0)
     assert model.training

@@ -39,6 +39,8 @@ def test_the_average_takes_in_small_steps_in_float32_and_copies_buffers():
 @pytest.mark.parametrize("algorithm", ["adam", "adamw", "sgd"])
 def test_a_step_moves_the_given_parameters_alone_and_states_are_restored(algorithm):
     mine, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    for layer in (mine, other):
+        nn.init.constant_(layer.weight, 0.5)
     inputs = torch.tensor([[1.0, 2.0]])
 
     def optimisation(model):

@@ -15,8 +15,9 @@ from vae_core.data.packing import FORMAT_VERSION, DamagedError, open_prepared
 from vae_core.data.sources import Progress, Source
 from vae_core.errors import UserError
 
-# Not part of the cache's key: where things lie, and how batches are padded.
-_NOT_IN_KEY = {"path", "labels", "cache_dir", "pad_multiple"}
+# Not part of the cache's key: where things lie, how batches are padded, what happens to images as they are read, and
+# which labels training sees.
+_NOT_IN_KEY = {"path", "labels", "cache_dir", "pad_multiple", "augment", "labelled_fraction", "unlabelled"}
 _ATTEMPTS = 3
 
 
@@ -36,7 +37,7 @@ def prepare(config: DataConfig, progress: Progress | None = None) -> Dataset:
     folder = cache / _key(config, source)
     for _ in range(_ATTEMPTS):
         try:
-            return open_prepared(folder)
+            return open_prepared(folder).cropped(config.augment.crop_height)
         except FileNotFoundError:
             _build_into(folder, config, source, progress or _silent)
         except DamagedError:

@@ -1,8 +1,9 @@
 """The registry of convolutional blocks, selectable as `model.block`; a new one is one decorated class here.
 
-A block is built as `Block(in_channels, out_channels, stride=, cbam=, cbam_reduction=, norm_groups=)` and maps
-`(B, in_channels, H, W)` to `(B, out_channels, H / stride, W / stride)`. Its parameters live in layers of
-torch.nn (convolution, linear, normalisation), so that `initialise` knows their distributions.
+A block is built as `Block(in_channels, out_channels, stride=, cbam=, cbam_reduction=, norm_groups=, growth_rate=,
+dense_layers=)` and maps `(B, in_channels, H, W)` to `(B, out_channels, H / stride, W / stride)`; each takes all of
+these and uses what concerns it. Its parameters live in layers of torch.nn (convolution, linear, normalisation), so
+that `initialise` knows their distributions.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vae_core.models.parts import CBAM, normalised_conv
+from vae_core.models.parts import CBAM, group_norm, normalised_conv
 
 BLOCKS: dict[str, type[nn.Module]] = {}
 
@@ -41,6 +42,8 @@ class ResidualBlock(nn.Module):
         cbam: bool,
         cbam_reduction: int,
         norm_groups: int,
+        growth_rate: int,
+        dense_layers: int,
     ) -> None:
         super().__init__()
         self.stride = stride
@@ -70,6 +73,8 @@ class PlainBlock(nn.Module):
         cbam: bool,
         cbam_reduction: int,
         norm_groups: int,
+        growth_rate: int,
+        dense_layers: int,
     ) -> None:
         super().__init__()
         self.body = _two_convolutions(in_channels, out_channels, stride, norm_groups)
@@ -78,6 +83,51 @@ class PlainBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return `(B, out_channels, H / stride, W / stride)`."""
         return torch.relu(self.attention(self.body(features)))
+
+
+@register_block("densenet")
+class DenseBlock(nn.Module):
+    """Layers that each see everything before them and add `growth_rate` channels, then a transition to the width.
+
+    A layer is GroupNorm, ReLU, 3x3 convolution; the transition GroupNorm, ReLU, optional attention over the features
+    of all layers, 1x1 convolution, average pooling by `stride`. No convolution has a bias: the next block's
+    normalisation could take it away.
+    Source: Huang et al. 2017, "Densely Connected Convolutional Networks", with GroupNorm for BatchNorm.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        cbam: bool,
+        cbam_reduction: int,
+        norm_groups: int,
+        growth_rate: int,
+        dense_layers: int,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels + layer * growth_rate for layer in range(dense_layers + 1)]
+        self.layers = nn.ModuleList(
+            nn.Sequential(*_activation(width, norm_groups), nn.Conv2d(width, growth_rate, 3, padding=1, bias=False))
+            for width in widths[:-1]
+        )
+        self.activation = nn.Sequential(*_activation(widths[-1], norm_groups))
+        self.attention = CBAM(widths[-1], reduction=cbam_reduction) if cbam else nn.Identity()
+        self.transition = nn.Conv2d(widths[-1], out_channels, kernel_size=1, bias=False)
+        self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return `(B, out_channels, H / stride, W / stride)`."""
+        for layer in self.layers:
+            features = torch.cat([features, layer(features)], dim=1)
+        narrowed: Tensor = self.pool(self.transition(self.attention(self.activation(features))))
+        return narrowed
+
+
+def _activation(channels: int, norm_groups: int) -> tuple[nn.Module, nn.Module]:
+    return group_norm(norm_groups, channels), nn.ReLU()
 
 
 def _two_convolutions(in_channels: int, out_channels: int, stride: int, norm_groups: int) -> nn.Sequential:

@@ -84,7 +84,7 @@ class SpatialPyramid(nn.Module):
         for level in self.levels:
             rows = _averaging_matrix(level, height, features)  # (level, H)
             columns = _averaging_matrix(level, width, features)  # (level, W)
-            pooled.append((rows @ features @ columns.mT).flatten(1))  # (B, C * level * level)
+            pooled.append((rows @ features @ columns.T).flatten(1))  # (B, C * level * level)
         return torch.cat(pooled, dim=1)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from vae_core.schema.augment import AugmentConfig
 from vae_core.schema.section import EXECUTION_ONLY, Section
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -50,6 +51,18 @@ class DataConfig(Section):
     test_fraction: Fraction = Field(
         0.15, gt=0, description="share used for test; sources with a test set of their own keep that one"
     )
+    labelled_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="cvae only: share of the training images of each class whose label training may see, at least one "
+        "image; chosen by a hash of split_seed and content",
+    )
+    unlabelled: Literal["use", "drop"] = Field(
+        "use",
+        description="cvae only: training images without a visible label; use: their label is inferred, drop: they "
+        "are left out",
+    )
     near_duplicate_tolerance: float = Field(
         0.01,
         ge=0,
@@ -75,9 +88,20 @@ class DataConfig(Section):
         description="where prepared data sets are kept; default: $VAE_SWEEP_CACHE or ~/.cache/vae-sweep",
         json_schema_extra=EXECUTION_ONLY,
     )
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
 
     @model_validator(mode="after")
     def _leave_images_to_train_on(self) -> "DataConfig":
         if self.val_fraction + self.test_fraction >= 0.9:
             raise ValueError("val_fraction + test_fraction must leave at least a tenth of the images to train on")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_left_to_crop(self) -> "DataConfig":
+        height = self.augment.crop_height
+        if height is not None and height > self.max_height:
+            raise ValueError(
+                f"augment.crop_height must not exceed max_height, to whose middle images are cropped before, "
+                f"not {height} and {self.max_height}"
+            )
         return self

@@ -13,6 +13,9 @@ class OptimConfig(Section):
 
     algorithm: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
     lr: float = Field(1e-3, gt=0, description="learning rate; with one_cycle and warm-up its highest value")
+    discriminator_lr: float | None = Field(
+        None, gt=0, description="vae_gan only: lr of the discriminator's own optimizer, otherwise alike; default: lr"
+    )
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only: momentum")
     adam_betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
@@ -57,4 +60,7 @@ class OptimConfig(Section):
     def _floor_below_peak(self) -> "OptimConfig":
         if self.lr_schedule in ("plateau", "cosine") and self.min_lr > self.lr:
             raise ValueError(f"min_lr must not be above lr, not {self.min_lr} and {self.lr}")
+        rate = self.discriminator_lr
+        if self.lr_schedule in ("plateau", "cosine") and rate is not None and self.min_lr > rate:
+            raise ValueError(f"min_lr must not be above discriminator_lr, not {self.min_lr} and {rate}")
         return self
