@@ -18,7 +18,8 @@ from tracking.journal import JournalWriter
 from tracking.run_directory import RunDirectory
 from vae_core.config import load_base, override, parse_config
 from vae_core.data import prepare
-from vae_core.trainer import Epoch, Trainer
+from vae_core.events import Epoch
+from vae_core.trainer import Trainer
 
 REPETITIONS = 5
 

@@ -5,7 +5,7 @@
 2. Images without a label help: with the labels of a tenth of the training images, inferring the others' labels
    against leaving those images out. Both take as many optimizer steps, and validation selects their weights.
 
-    python benchmarks/show_cvae.py FOLDER_OF_FASHION_MNIST [--images 9000] [--few-images 4000] [--seeds 2]
+    python benchmarks/show_cvae.py FOLDER_OF_FASHION_MNIST [--images 15000] [--few-images 4000] [--seeds 2]
 
 About 4 minutes on one core.
 """
@@ -81,7 +81,7 @@ def share_named(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def show_samples(folder: str, images: int) -> None:
     """Print how often samples are named as they were asked for, for all labels and for each."""
-    trainer, seconds = trained(folder, **{"data.limit": images, "train.epochs": 20})
+    trainer, seconds = trained(folder, **{"data.limit": images, "train.epochs": 16})
     dataset, model = trainer.dataset, trainer.best_model()
     network = classifier_of(dataset)
     shares = []
@@ -118,7 +118,7 @@ def main() -> None:
     """Measure both claims."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
-    parser.add_argument("--images", type=int, default=9000)
+    parser.add_argument("--images", type=int, default=15000)
     parser.add_argument("--few-images", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=2)
     arguments = parser.parse_args()

@@ -14,7 +14,8 @@ import torch
 
 from vae_core.config import RunConfig, load_base, override, parse_config
 from vae_core.data import prepare
-from vae_core.trainer import Epoch, TestResult, Trainer
+from vae_core.events import Epoch, TestResult
+from vae_core.trainer import Trainer
 
 _COMMON = {
     "data.limit": 4000,

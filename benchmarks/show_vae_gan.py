@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 from vae_core.config import RunConfig, load_base, override, parse_config
 from vae_core.data import prepare
-from vae_core.trainer import Epoch, Trainer
+from vae_core.events import Epoch
+from vae_core.trainer import Trainer
 from vae_core.yaml_io import parse_yaml
 
 _FAMILIES = ("vae", "vae_gan")

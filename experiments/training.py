@@ -21,10 +21,11 @@ from vae_core.config import RunConfig, parse_config
 from vae_core.data import Dataset, prepare
 from vae_core.diagnostics import curve_roughness
 from vae_core.errors import UserError
+from vae_core.events import Epoch, Interrupted, Step
 from vae_core.figures import write_figures
 from vae_core.losses import effective_beta
 from vae_core.models.vae import summary
-from vae_core.trainer import DeviceMissingError, Epoch, Interrupted, Step, Trainer, TrainingDivergedError
+from vae_core.trainer import DeviceMissingError, Trainer, TrainingDivergedError
 from vae_core.yaml_io import load_yaml
 
 _TIMED = "time/"  # measurements that no two attempts share

@@ -60,7 +60,9 @@ def fail_in_steps(monkeypatch, error, when):
 
 def test_out_of_memory_is_tried_once_more_with_half_the_pixel_budget(run_inline, tmp_path, monkeypatch):
     full = 2**21
-    fail_in_steps(monkeypatch, torch.OutOfMemoryError("too much"), lambda trainer: trainer._pixel_budget == full)
+    fail_in_steps(
+        monkeypatch, torch.OutOfMemoryError("too much"), lambda trainer: trainer.learner._pixel_budget == full
+    )
     code, _ = run_inline()
     assert code == 0
     ends = [line for line in journal_lines(only_run(tmp_path / "runs")) if line["kind"] == "end"]

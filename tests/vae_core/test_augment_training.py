@@ -11,11 +11,12 @@ from vae_core.data import prepare
 from vae_core.data.augment import AUGMENTATIONS, Augmenter, augmenter_of
 from vae_core.data.batches import load_batch
 from vae_core.evaluation import Evaluator
+from vae_core.events import Epoch, Step
 from vae_core.figures import write_figures
 from vae_core.losses import LIKELIHOODS, real_dims
 from vae_core.random_streams import generator
 from vae_core.schema.augment import AugmentConfig
-from vae_core.trainer import Epoch, Step, Trainer
+from vae_core.trainer import Trainer
 
 TREE = {
     "model": {
@@ -165,12 +166,12 @@ class TestTraining:
             trainer = Trainer(config(**SEVERAL), dataset, pixel_budget=budget)
             pairs = {}
 
-            def objective_of(batch, noise, trainer=trainer, pairs=pairs, original=trainer._objective_of):
+            def objective_of(batch, noise, trainer=trainer, pairs=pairs, original=trainer.learner._objective_of):
                 for row, index in enumerate(batch.indices.tolist()):
                     pairs[trainer.epoch, index] = batch.images[row], batch.inputs[row]
                 return original(batch, noise)
 
-            trainer._objective_of = objective_of
+            trainer.learner._objective_of = objective_of
             list(trainer.fit())
             seen.append(pairs)
         assert seen[0].keys() == seen[1].keys()
@@ -188,9 +189,9 @@ class TestTraining:
         changes = {"data.augment.erase": 1.0, "data.augment.erase_value": 1.0, "loss.beta": 0.0}
         trainer = Trainer(config(**changes), dataset)
         seen, compared = [], []
-        infer, of = trainer.model.infer, trainer._objective.of
+        infer, of = trainer.model.infer, trainer.learner.objective.of
         trainer.model.infer = lambda images, *rest: seen.append(images) or infer(images, *rest)
-        trainer._objective.of = lambda batch, *rest: compared.append(batch) or of(batch, *rest)
+        trainer.learner.objective.of = lambda batch, *rest: compared.append(batch) or of(batch, *rest)
         next(trainer.fit())
         for inputs, batch in zip(seen, compared, strict=True):
             clean = load_batch(dataset, batch.indices.numpy(), 8, "cpu")
@@ -209,7 +210,7 @@ class TestTraining:
 
     def test_with_everything_off_no_reader_is_made_and_nothing_new_is_logged(self, dataset):
         trainer, epochs = trained(dataset, {"train.epochs": 1})
-        assert trainer._reader() is None
+        assert trainer.learner._reader() is None
         assert not any("elbo" in key for key in epochs[0].metrics if key.startswith("train/"))
         irrelevant = {"data.augment.erase_max_area": 0.5, "data.augment.perspective_distortion": 0.9}
         assert numbers(trained(dataset, {"train.epochs": 1} | irrelevant)[1]) == numbers(epochs)

@@ -14,10 +14,11 @@ from vae_core.data.labels import label_mistakes, visible_labels
 from vae_core.data.preparation import prepare
 from vae_core.errors import UserError
 from vae_core.evaluation import Evaluator
+from vae_core.events import Epoch, Step
 from vae_core.figures import prior_samples, write_figures
 from vae_core.models.vae import build_model, check_on_meta
 from vae_core.objective import TrainingObjective
-from vae_core.trainer import Epoch, Step, Trainer
+from vae_core.trainer import Trainer
 
 CLASSES, LATENT = 3, 4
 TREE = {
@@ -207,7 +208,7 @@ def test_with_rules_that_watch_the_steps_how_a_step_is_split_changes_rounding_al
         for _ in range(3):
             assert isinstance(next(steps), Step)
         state = trainer.state_dict()
-        results.append((state["model"] | state["objective"], trainer._sums.means()))
+        results.append((state["model"] | state["objective"], trainer.learner.sums.means()))
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
     for name, tensor in results[0][0].items():
         torch.testing.assert_close(tensor, results[1][0][name], rtol=1e-4, atol=1e-5, msg=name)

@@ -9,13 +9,14 @@ import torch
 from vae_core.config import override, parse_config
 from vae_core.errors import UserError
 from vae_core.evaluation import Evaluator
+from vae_core.events import Epoch, Step
 from vae_core.figures import write_figures
 from vae_core.losses import negative_log_likelihood
 from vae_core.models.blocks import BLOCKS
 from vae_core.models.families import FAMILIES, register_family
 from vae_core.models.networks import NETWORKS, register_network
 from vae_core.models.vae import build_model, check_on_meta, summary
-from vae_core.trainer import Epoch, Step, Trainer
+from vae_core.trainer import Trainer
 
 TREE = {
     "data": {"pad_multiple": 8, "width": 16},

@@ -7,9 +7,10 @@ import torch
 
 from vae_core.config import override, parse_config
 from vae_core.errors import UserError
+from vae_core.events import Epoch
 from vae_core.kl_control import Capacity, FreeBits, PiControl, Plain
 from vae_core.running_mean import RunningMean
-from vae_core.trainer import Epoch, Trainer
+from vae_core.trainer import Trainer
 
 SMALL = {
     "model": {

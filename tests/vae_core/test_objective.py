@@ -12,11 +12,12 @@ import torch
 from vae_core.config import RunConfig, override, parse_config
 from vae_core.data.batches import Batch, load_batch
 from vae_core.errors import UserError
+from vae_core.events import Epoch, Step
 from vae_core.losses import effective_beta, negative_log_likelihood
 from vae_core.models.latent import Latent
 from vae_core.objective import TrainingObjective, loss_mistakes, uncertain
 from vae_core.optimisation import Optimisation
-from vae_core.trainer import Epoch, Step, Trainer
+from vae_core.trainer import Trainer
 
 TEST_DATA = Path(os.environ.get("VAE_SWEEP_TEST_DATA", Path(__file__).parents[2] / "../shared/data")).resolve()
 TORCH_HOME = TEST_DATA / "torch_home"
@@ -154,8 +155,10 @@ class TestIndependence:
         @torch.no_grad()
         def terms(rows):
             part = load_batch(dataset, indices[rows], 8, "cpu")
-            found, _ = trainer._objective_of(part, noise[rows])
-            beta = found.parts.get("effective_beta", torch.full((len(rows),), trainer._objective.scheduled_beta(0.1)))
+            found, _ = trainer.learner._objective_of(part, noise[rows])
+            beta = found.parts.get(
+                "effective_beta", torch.full((len(rows),), trainer.learner.objective.scheduled_beta(0.1))
+            )
             return torch.stack([found.reconstruction, found.kl, beta, found.total])
 
         together = terms(list(range(len(batch.images))))
@@ -170,7 +173,7 @@ class TestIndependence:
             trainer = Trainer(configured(**changes, **descent), dataset, pixel_budget=budget)
             events = trainer.fit()
             next(events), next(events)
-            found.append({**trainer.model.state_dict(), **trainer._objective.state_dict()})
+            found.append({**trainer.model.state_dict(), **trainer.learner.objective.state_dict()})
         for other in found[1:]:
             for name, tensor in found[0].items():
                 torch.testing.assert_close(other[name], tensor, rtol=1e-5, atol=1e-7)
@@ -246,8 +249,10 @@ def test_every_term_alone_moves_the_decoder(term, blank, make_dataset):
         batch = batch_of(torch.full_like(batch.images, 1.0))
     latent = trainer.model.infer(batch.images, randn(len(batch.images), 3))
     logits = trainer.model.decode(latent.z, (24, 24))
-    (name,) = (name for name in trainer._objective.of(batch, logits, latent, 0.0).parts if name.startswith("term_"))
-    trainer._objective._terms[term](logits, batch).sum().backward()
+    (name,) = (
+        name for name in trainer.learner.objective.of(batch, logits, latent, 0.0).parts if name.startswith("term_")
+    )
+    trainer.learner.objective._terms[term](logits, batch).sum().backward()
     gradients = [weight.grad for weight in trainer.model.decoder.parameters() if weight.grad is not None]
     assert name == ("term_ms_ssim_2" if term == "ms_ssim" else f"term_{term}")
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
@@ -281,8 +286,8 @@ class TestSigma:
         }
         trainer = Trainer(configured(**changes), dataset)
         *_, last = [event for event in trainer.fit() if isinstance(event, Epoch)]
-        assert trainer._objective.scale() ** 2 == pytest.approx(self.mse(trainer, dataset), rel=0.05)
-        assert last.metrics["train/sigma"] == pytest.approx(trainer._objective.scale(), rel=0.02)
+        assert trainer.learner.objective.scale() ** 2 == pytest.approx(self.mse(trainer, dataset), rel=0.05)
+        assert last.metrics["train/sigma"] == pytest.approx(trainer.learner.objective.scale(), rel=0.02)
 
     def test_the_first_step_has_the_given_one_and_the_next_the_step_s_own_error(self):
         images, logits, kl = sample()
@@ -308,7 +313,7 @@ class TestSigma:
     def test_val_objective_is_measured_with_the_sigma_of_the_time(self, dataset):
         trainer = Trainer(configured(**{"loss.sigma_mode": "learned", "loss.sigma": 0.2}), dataset)
         *_, last = [event for event in trainer.fit() if isinstance(event, Epoch)]
-        sigma = trainer._objective.scale()
+        sigma = trainer.learner.objective.scale()
         assert sigma != pytest.approx(0.2, rel=1e-3)
         mse, pixels = last.metrics["val/mse"], np.prod(dataset.sizes[dataset.splits["val"]], axis=1)
         measured = trainer.evaluator.evaluate(trainer.model, "val", 1.0, sigma=sigma).metrics["val/objective"]
@@ -327,7 +332,7 @@ class TestLearnedWeights:
     def test_they_start_from_the_config_and_are_moved_and_logged(self, dataset):
         trainer = Trainer(configured(**VARIANTS["learned weights"]), dataset)
         images, logits, kl = sample()
-        parts = trainer._objective.of(batch_of(images), logits, latent_of(kl), 0.0).parts
+        parts = trainer.learner.objective.of(batch_of(images), logits, latent_of(kl), 0.0).parts
         assert parts["weight_ssim"].tolist() == pytest.approx([0.1] * 4)
         epochs = [event.metrics for event in trainer.fit() if isinstance(event, Epoch)]
         assert epochs[-1]["train/weight_ssim"] != pytest.approx(0.1, rel=1e-2)
@@ -351,7 +356,7 @@ class TestLearnedWeights:
     def test_gradients_of_weights_are_clipped_with_the_model_s(self, dataset):
         changes = {"optim.algorithm": "sgd", "optim.momentum": 0.0, "optim.lr": 1.0, "optim.clip_norm": 0.5}
         trainer = Trainer(configured(**VARIANTS["learned weights"], **changes), dataset)
-        moved = [*trainer.model.parameters(), *trainer._objective.parameters()]
+        moved = [*trainer.model.parameters(), *trainer.learner.objective.parameters()]
         before = [weight.detach().clone() for weight in moved]
         next(trainer.fit())
         square = sum(float((old - new.detach()).square().sum()) for old, new in zip(before, moved, strict=True))

@@ -9,16 +9,8 @@ import pytest
 import torch
 
 from vae_core.config import override, parse_config
-from vae_core.trainer import (
-    DeviceMissingError,
-    Epoch,
-    Evaluation,
-    Interrupted,
-    Step,
-    Trainer,
-    TrainingDivergedError,
-    resolve_device,
-)
+from vae_core.events import Epoch, Evaluation, Interrupted, Step
+from vae_core.trainer import DeviceMissingError, Trainer, TrainingDivergedError, resolve_device
 
 SMALL = {
     "model": {

@@ -14,13 +14,14 @@ from vae_core.adversary import GanAdversary, discriminator_loss
 from vae_core.config import override, parse_config
 from vae_core.data.batches import epoch_order, load_batch
 from vae_core.errors import UserError
+from vae_core.events import Epoch, Evaluation, Step
 from vae_core.models.discriminator import Discriminator
 from vae_core.models.latent import Latent
 from vae_core.models.vae import build_discriminator, build_model, check_on_meta
 from vae_core.optimisation import Optimisation
 from vae_core.random_streams import generator
 from vae_core.schema.optim import OptimConfig
-from vae_core.trainer import Epoch, Evaluation, Step, Trainer
+from vae_core.trainer import Trainer
 
 TREE = {
     "data": {"pad_multiple": 8, "width": 16},

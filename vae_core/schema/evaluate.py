@@ -30,3 +30,8 @@ class EvaluateConfig(Section):
         if self.select == "val/lpips" and self.lpips != "required":
             raise ValueError("select: val/lpips needs lpips: required, so that every run has the metric")
         return self
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Return how the metric improves that `select` names."""
+        return self.select in ("val/elbo", "val/ssim")
