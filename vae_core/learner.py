@@ -107,12 +107,14 @@ class Learner:
         """Return what a reader of the metrics must know: which weights were measured, and whether the ELBO is one."""
         decay = self._config.optim.ema_decay
         weights = "last step" if decay is None else f"exponential average, decay {decay:g} per step"
-        tags = {"weights": weights}
+        elbo = []
         if not self.model.has_prior:
-            tags["elbo"] = f"no bound but -reconstruction: family {self._config.model.family} has no prior"
+            elbo.append(f"no bound but -reconstruction: family {self._config.model.family} has no prior")
         if self.model.classes:
-            tags["elbo"] = "conditional on the label"
-        return tags
+            elbo.append("conditional on the label")
+        if self._config.model.skips:
+            elbo.append("no bound: what skips carry past the latent is not in the KL")
+        return {"weights": weights} | ({"elbo": "; ".join(elbo)} if elbo else {})
 
     def observe(self, value: float) -> None:
         """Tell the learning rates the value of an evaluation."""

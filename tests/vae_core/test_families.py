@@ -298,6 +298,10 @@ class TestSkips:
                 assert torch.isfinite(parameter.grad).all(), name
                 assert (parameter.grad.abs().max() == 0) == is_shut, name
 
+    def test_their_elbo_is_called_no_bound(self, changes, make_dataset):
+        trainer = Trainer(config(**changes), make_dataset(30, classes=CLASSES))
+        assert "no bound: what skips carry past the latent is not in the KL" in trainer.tags["elbo"]
+
     def test_the_warm_up_ends_on_time_and_survives_a_resume(self, changes, make_dataset):
         chosen, dataset = config(**changes | {"model.skip_warmup_epochs": 0.5}), make_dataset(30, classes=CLASSES)
         whole = Trainer(chosen, dataset)
