@@ -49,6 +49,10 @@ def _units(results: StudyResults) -> str:
     dims = "/".join(str(dim) for dim in latent_dims(results))
     rough = "; roughness: standard deviation of the second difference of the training objective over epochs, nats"
     more = rough if has_roughness(results) else ""
+    if _setting(results, "model", "family") in ("ae", "vq", "swept"):
+        more += "; AU of ae and vq goes with the arbitrary scale of their codes"
+    if _setting(results, "model", "bottleneck") in ("spatial", "swept"):
+        more += "; of spatial latents the variance is over images and positions"
     return (
         "ELBO (beta = 1), reconstruction (negative log-likelihood) and KL in nats per image, evaluation "
         f"likelihood {likelihood}{scaled}; MSE in squared pixel units (pixels 0 to 1); AU: active units "

@@ -26,6 +26,7 @@ from vae_core.errors import UserError, suggestion
 from vae_core.yaml_io import dump_yaml, load_yaml, parse_yaml
 
 _DATA_PLACES = ("data.path", "data.labels")  # what is read there counts, by its fingerprint
+_PLACES = ("data.path", "data.labels", "data.cache_dir", "loss.perceptual.path")
 _CHANGES_NO_RESULT = {
     path
     for path, field in field_paths()
@@ -222,6 +223,8 @@ def _apply_options(keys: dict[str, Any], options: Mapping[str, Any], where: str)
             raise UserError(
                 f"--set {path}: this sweep varies {path}; write --set 'space.{path}=[...]' to change its values"
             )
+        elif any(isinstance(values, dict) and path in values for values in keys["cells"].values()):
+            raise UserError(f"--set {path}: cells of this sweep set {path}; change them in a copy of the sweep file")
         else:
             keys["set"] = {**keys["set"], path: value}
     return keys
@@ -262,10 +265,10 @@ def _base_tree(file: SweepFile, path: Path, options: Mapping[str, Any]) -> dict[
     ]
     if mistakes:
         raise UserError(mistakes)
-    for name in ("path", "labels", "cache_dir"):
-        value = tree.get("data", {}).get(name)
+    for name in _PLACES:
+        value = value_at(parse_config(tree, str(path)).model_dump(), name) if not _refused(tree) else None
         if isinstance(value, str):
-            tree["data"][name] = str(Path(value).expanduser().absolute())
+            tree = override(tree, {name: str(Path(value).expanduser().absolute())})
     return tree
 
 

@@ -195,7 +195,7 @@ class Attempt:
             best_value=result.best_value,
             epochs=trainer.epoch,
             parameters=sum(weight.numel() for weight in trainer.model.parameters()),
-            effective_beta=effective_beta(trainer.final_beta),
+            effective_beta=effective_beta(trainer.last_beta),
             artifacts=artifacts,
         )
         journal.append("end", status="done", failure=None, reason=None, traceback=None)

@@ -42,6 +42,34 @@ class RunConfig(Section):
     seed: int = Field(0, ge=0, description="seed of the initial weights, the data order and the latent noise")
 
     @model_validator(mode="after")
+    def _skips_open_in_time(self) -> "RunConfig":
+        if self.model.skips and self.model.skip_warmup_epochs >= self.train.epochs:
+            raise ValueError(
+                f"model.skip_warmup_epochs: {self.model.skip_warmup_epochs:g} must be less than train.epochs "
+                f"({self.train.epochs}), or the skips never open"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _selects_by_one_function(self) -> "RunConfig":
+        moving = [
+            name
+            for name, moves in {
+                "loss.beta_schedule": self.loss.beta_schedule != "constant",
+                "loss.phases": bool(self.loss.phases),
+                "loss.kl_control": self.loss.kl_control in ("capacity", "pi"),
+                "loss.sigma_mode": self.loss.sigma_mode != "fixed",
+            }.items()
+            if moves
+        ]
+        if self.evaluate.select == "val/objective" and moving:
+            raise ValueError(
+                f"evaluate.select: val/objective is another function in every epoch with {', '.join(moving)}; take "
+                "val/elbo, val/ssim or val/mse"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _codes_can_be_mixed(self) -> "RunConfig":
         if self.data.augment.latent_mixup is None:
             return self

@@ -79,13 +79,14 @@ class Verdict:
 
 
 def collapse_verdict(
-    *, active_units: float, rate: float | None, exchange_cost: float, latent_dim: int, max_active_units: float
+    *, active_units: float | None, rate: float | None, exchange_cost: float, latent_dim: int, max_active_units: float
 ) -> Verdict:
     """Judge a finished run; the first rule that holds gives the name.
 
     Args:
-        active_units: of the finished model.
-        rate: mean KL, nats per image; None for a model without a prior, which is judged by the rest.
+        active_units: of the finished model; None where the scale of its codes is arbitrary, which is then judged by
+            the exchange cost alone.
+        rate: mean KL, nats per image; None for a model whose codes have no scale of their own.
         exchange_cost: relative increase of the reconstruction error when images decode each other's z.
         latent_dim: number of latent dimensions.
         max_active_units: the largest number of active units of any evaluation of the run.
@@ -95,6 +96,8 @@ def collapse_verdict(
         the rate is at least that. `partial`: active units fell to half of their maximum, or are under 10% of
         the dimensions. Otherwise `none`: a healthy VAE also prunes dimensions.
     """
+    if active_units is None:
+        return _exchange_verdict(exchange_cost, latent_dim)
     most = max(max_active_units, active_units)
     numbers = {
         "active_units": float(active_units),
@@ -120,3 +123,12 @@ def collapse_verdict(
     if active_units < _LEAST_ACTIVE_SHARE * latent_dim:
         return verdict("partial", f"{counted}, under a tenth")
     return verdict("none", f"{counted}; exchanging z between images costs {exchange_cost:.1%}")
+
+
+def _exchange_verdict(exchange_cost: float, latent_dim: int) -> Verdict:
+    """Judge a model whose codes could be scaled at will, so that neither variance nor rate says anything."""
+    numbers = {"exchange_cost": float(exchange_cost), "latent_dim": float(latent_dim)}
+    cost = f"exchanging z between images costs {exchange_cost:.2%}"
+    if exchange_cost < _LEAST_EXCHANGE_COST:
+        return Verdict("ignored", f"{cost}, under 1%", numbers)
+    return Verdict("none", f"{cost}; the codes have no scale by which units could be called active", numbers)

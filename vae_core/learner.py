@@ -116,6 +116,11 @@ class Learner:
             elbo.append("no bound: what skips carry past the latent is not in the KL")
         return {"weights": weights} | ({"elbo": "; ".join(elbo)} if elbo else {})
 
+    def mean_latent_size(self, indices: Indices) -> float:
+        """Return the mean over images of how many numbers their latent holds: M, times positions where it has any."""
+        sizes = [self._padded_size(index) for index in indices]
+        return self.model.latent_dim * float(np.mean([self.model.positions(size) for size in sizes]))
+
     def observe(self, value: float) -> None:
         """Tell the learning rates the value of an evaluation."""
         self._optimisation.observe(value)
@@ -251,8 +256,8 @@ class Learner:
             z = between(latent.z, partner.z, shares)
             logits = self.model.decode(z, batch.padded_size, latent.labels, latent.skips)
         position = self._moment.start
-        own_terms = self.objective.of(batch, logits, latent, position)
-        other_terms = self.objective.of(other, logits, latent, position)
+        own_terms = self.objective.of(batch, logits, latent, position, shares)
+        other_terms = self.objective.of(other, logits, latent, position, 1 - shares)
         return mixed(own_terms, other_terms, shares), logits
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -157,7 +157,7 @@ def effective_beta(kl_coefficient: float, likelihood_coefficient: float = 1.0) -
     return kl_coefficient / likelihood_coefficient
 
 
-def normalised_beta(beta: float, latent_dim: int, dims: float) -> float:
+def normalised_beta(beta: float, latent_dim: float, dims: float) -> float:
     """Return beta * M / D (Higgins et al. 2017): M latent dimensions, D values per image (or their mean)."""
     return beta * latent_dim / dims
 

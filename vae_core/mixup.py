@@ -53,7 +53,7 @@ def plan_mixing(shapes: Sequence[tuple[int, int]], alpha: float, seed: int, step
 
 def between(own: Tensor, others: Tensor, shares: Tensor) -> Tensor:
     """Return `share * own + (1 - share) * others` for codes `(B, ...)` and `shares (B,)`."""
-    return torch.lerp(others, own, shares.view(-1, *[1] * (own.dim() - 1)))
+    return torch.lerp(others, own, shares.to(own.dtype).view(-1, *[1] * (own.dim() - 1)))
 
 
 def mixed(own: Objective, other: Objective, shares: Tensor) -> Objective:

@@ -59,23 +59,27 @@ class TrainingObjective(nn.Module):
                 {name: nn.Parameter(torch.tensor(-math.log(starts[name]), device=device)) for name in self._terms}
             )
 
-    def of(self, batch: Batch, logits: Tensor, latent: Latent, position: float) -> Objective:
+    def of(
+        self, batch: Batch, logits: Tensor, latent: Latent, position: float, shares: Tensor | None = None
+    ) -> Objective:
         """Return the objective of each image of a micro-batch, and remember what later steps need of it.
 
-        Its `parts` hold, in nats per image and before their weight, the terms (`term_<name>`) and the model's own
-        losses; and what moves with the steps: `sigma`, `weight_<name>` and the effective beta.
+        Its `parts` hold, in nats per image, the terms before their weight (`term_<name>`) and the model's own losses
+        with theirs; and what moves with the steps: `sigma`, `weight_<name>` and the effective beta.
 
         Args:
             batch: the images.
             logits: `(R, C, H, W)`, the model's reconstructions; R = B, or one for each image and label.
             latent: what the model inferred.
             position: in epochs, where the optimizer step starts.
+            shares: `(B,)`, how much of each image's objective the caller takes; default: all of it.
         """
         likelihood = LIKELIHOODS[self._settings.reconstruction]
         rows, dims = batch.repeated(len(logits) // len(batch.images)), real_dims(batch.mask, batch.images.shape[1])
         error, kl = (latent.over_labels(of) for of in (likelihood.error(logits, rows.images, rows.mask), latent.kl))
         sigma = self.sigma.value()
-        self.sigma.observe(error, dims)
+        counted = torch.ones_like(dims) if shares is None else shares
+        self.sigma.observe(error * counted, dims * counted)
         cost = self.kl_control.cost(kl, position)
         further, parts = self._weighted_terms(rows, logits, latent, dims, position)
         for name, loss in latent.losses.items():
@@ -110,11 +114,6 @@ class TrainingObjective(nn.Module):
         It is the scheduled one, the PI controller's, or 0 under a capacity, whose penalty vanishes at its target.
         """
         return self.kl_control.evaluation_beta(position)
-
-    @property
-    def final_beta(self) -> float:
-        """Return the coefficient that the training ends with; waits for the device."""
-        return self.beta(math.inf)
 
     def scale(self) -> float:
         """Return the likelihood's scale as it stands, in pixel units; waits for the device."""

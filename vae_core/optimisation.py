@@ -39,6 +39,8 @@ class Optimisation:
         self._optimizer = _optimizer(decayed, settings)
         if spared:
             self._optimizer.add_param_group({"params": spared, "weight_decay": 0.0})
+        # rate of each parameter group over the scheduled one
+        self._ratios = [1.0, (settings.objective_lr or settings.lr) / settings.lr]
         self._rate = LearningRate(
             peak=settings.lr,
             floor=settings.min_lr,
@@ -82,8 +84,8 @@ class Optimisation:
             end: position where it ends.
         """
         rate = self._rate.at(start, end, self._plateau.scale if self._plateau else 1.0)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=False):
+            group["lr"] = rate * ratio
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         self._scaler.step(self._optimizer)

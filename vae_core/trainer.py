@@ -126,11 +126,11 @@ class Trainer:
         """
         model = self.best_model()
         best = self._best_so_far()
-        result = self.evaluator.evaluate(model, "test", self.final_beta, sigma=best["sigma"])
+        result = self.evaluator.evaluate(model, "test", self.last_beta, sigma=best["sigma"])
         _refuse_non_finite(result.metrics, f"the test of epoch {best['epoch']}")
         verdict = collapse_verdict(
-            active_units=int(result.metrics["test/active_units"]),
-            rate=result.metrics["test/kl"] if model.has_prior else None,
+            active_units=int(result.metrics["test/active_units"]) if model.unit_prior else None,
+            rate=result.metrics["test/kl"] if model.unit_prior else None,
             exchange_cost=result.metrics["test/exchange_cost"],
             max_active_units=self._max_active_units,
             latent_dim=self.config.model.latent_dim,
@@ -170,9 +170,9 @@ class Trainer:
         self._stopped_early = state["stopped_early"]
 
     @property
-    def final_beta(self) -> float:
-        """Return the coefficient of the KL that the training ends with."""
-        return self.learner.objective.final_beta
+    def last_beta(self) -> float:
+        """Return the coefficient of the KL at the last optimizer step; waits for the device."""
+        return self.learner.objective.beta(self._position(self._step_in_epoch - 1))
 
     @property
     def tags(self) -> dict[str, str]:
@@ -207,7 +207,7 @@ class Trainer:
         result = self.evaluator.evaluate(
             self.evaluated_model,
             "val",
-            self.learner.objective.beta(self._position(self._step_in_epoch)),
+            self.last_beta,
             sigma=self.learner.objective.scale(),
         )
         _refuse_non_finite(result.metrics, f"the evaluation after epoch {self.epoch + 1}")
@@ -259,7 +259,7 @@ class Trainer:
         pixels = float(np.prod(self.dataset.sizes[self._train], axis=1).mean()) * self.dataset.channels
         return means | {
             "train/effective_beta": beta,
-            "train/normalised_beta": normalised_beta(beta, self.config.model.latent_dim, pixels),
+            "train/normalised_beta": normalised_beta(beta, self.learner.mean_latent_size(self._train), pixels),
             "train/lr": self.learner.lr,
             "time/epoch_s": seconds,
             "time/images_per_s": len(self._train) / seconds,

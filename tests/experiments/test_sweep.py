@@ -162,6 +162,11 @@ def test_named_cells_change_several_fields_at_once_and_are_crossed_with_the_spac
     assert list(sweep.axes) == ["model.encoder_widths", "model.latent_dim", "model.block", "loss.beta"]
 
 
+def test_an_option_for_what_named_cells_set_is_refused(write_sweep):
+    with pytest.raises(UserError, match=r"--set model\.latent_dim: cells of this sweep set model\.latent_dim"):
+        load_sweep(str(write_sweep(NAMED, "named.yaml")), ["model.latent_dim=8"])
+
+
 def test_a_stored_sweep_keeps_its_named_cells(write_sweep, tmp_path):
     sweep = load_sweep(str(write_sweep(NAMED.replace("{loss.beta: 1.0, model.block: resnet}", "wider"), "n.yaml")), [])
     assert sweep.file.baseline == {"model.encoder_widths": [24, 48], "model.latent_dim": 24, "model.block": "resnet"}

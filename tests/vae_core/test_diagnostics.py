@@ -99,6 +99,14 @@ class TestVerdict:
         assert "costs 0.30%, under 1%" in collapse_verdict(**(HEALTHY | {"exchange_cost": 0.003})).because
 
 
+def test_codes_without_a_scale_of_their_own_are_judged_by_the_exchange_alone():
+    healthy = HEALTHY | {"active_units": None, "rate": None}
+    assert collapse_verdict(**healthy).name == "none"
+    ignored = collapse_verdict(**(healthy | {"exchange_cost": 0.003}))
+    assert (ignored.name, ignored.because) == ("ignored", "exchanging z between images costs 0.30%, under 1%")
+    assert "active_units" not in ignored.numbers
+
+
 def test_roughness_is_the_deviation_of_second_differences():
     assert curve_roughness([9.0, 7.0, 5.0, 3.0]) == 0.0
     assert curve_roughness([1.0, 2.0, 3.0]) is None

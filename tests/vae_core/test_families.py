@@ -290,13 +290,20 @@ class TestSkips:
 
     def test_open_skips_get_a_gradient_and_shut_ones_none(self, changes):
         for warmup, position in ((0.0, 0.0), (2.0, 1.9), (2.0, 2.0)):
-            model = build(changes | {"model.skip_warmup_epochs": warmup}, seed=2)
+            model = build(changes | {"model.skip_warmup_epochs": warmup, "train.epochs": 9}, seed=2)
             model.start_step(position)
             loss_of(model, numbers(6, 1, *SIZE), normal(6, model.noise_size(SIZE))).sum().backward()
             for name, parameter in model.named_parameters():
                 is_shut = "skips" in name and position < warmup
                 assert torch.isfinite(parameter.grad).all(), name
                 assert (parameter.grad.abs().max() == 0) == is_shut, name
+
+    def test_skips_that_join_nothing_or_never_open_are_refused(self, changes):
+        chosen = config(**changes | {"model.encoder_widths": [8], "model.decoder_widths": [8]})
+        with pytest.raises(UserError, match="skips: true joins no scale of encoder_widths"):
+            check_on_meta(chosen, [(16, 16)], CLASSES)
+        with pytest.raises(UserError, match=r"skip_warmup_epochs: 9 must be less than train\.epochs"):
+            config(**changes | {"model.skip_warmup_epochs": 9.0})
 
     def test_their_elbo_is_called_no_bound(self, changes, make_dataset):
         trainer = Trainer(config(**changes), make_dataset(30, classes=CLASSES))

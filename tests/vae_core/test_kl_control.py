@@ -238,7 +238,7 @@ class TestTargetsAreReached:
         changes = {"loss.kl_control": "pi", "loss.kl_target": 2.0, "loss.pi_ki": 0.1, "loss.pi_kp": 1.0}
         trainer, metrics = trained(dataset, **{"loss.sigma": 0.2}, **changes)
         assert metrics["train/kl"] == pytest.approx(2.0, rel=0.05)
-        assert metrics["train/effective_beta"] == pytest.approx(trainer.final_beta, rel=0.05)
+        assert metrics["train/effective_beta"] == pytest.approx(trainer.last_beta, rel=0.05)
         _, plain = trained(dataset, **{"loss.sigma": 0.2})
         assert plain["train/kl"] > 3.0
 

@@ -105,6 +105,41 @@ def test_the_split_of_a_step_changes_nothing_and_a_resumed_run_is_bit_equal(make
 
 
 @pytest.mark.parametrize(
+    "loss",
+    [{"kl_control": "pi"}, {"kl_control": "capacity"}, {"kl_control": "free_bits"}, {"sigma_mode": "learned"}],
+    ids=str,
+)
+def test_it_goes_with_every_kl_control_and_sigma(make_dataset, loss):
+    trainer = Trainer(config(**{"loss": loss, "optim.lr": 1e-4, "train.epochs": 1}), make_dataset(40))
+    assert all(np.isfinite(value) for event in trainer.fit() for value in getattr(event, "metrics", {}).values())
+
+
+def test_an_optimal_sigma_counts_each_error_as_the_loss_does(make_dataset):
+    dataset = make_dataset(40)
+    changes = {"loss": {"sigma_mode": "optimal"}, "optim.lr": 1e-9, "data.augment.latent_mixup": 0.1}
+    trainer = Trainer(config(**changes), dataset)
+    next(trainer.fit())
+
+    indices = epoch_order(0, 0, dataset.splits["train"])[:9]
+    images = [load_batch(dataset, np.array([index]), 8, "cpu").images for index in indices]
+    plan = plan_mixing([tuple(image.shape[-2:]) for image in images], 0.1, 0, 0)
+    noise = torch.randn(9, 3, generator=generator("z", 0, 0))
+    errors, values = 0.0, 0.0
+    with torch.no_grad():
+        codes = [trainer.model.infer(image, draw[None]).z for image, draw in zip(images, noise, strict=True)]
+        for own, partner in enumerate(plan.partners):
+            share = float(plan.shares[own])
+            z = share * codes[own] + (1 - share) * codes[partner]
+            drawn = torch.sigmoid(trainer.model.decode(z, tuple(images[own].shape[-2:])))
+            for target, part in ((own, share), (partner, 1 - share)):
+                height, width = dataset.sizes[indices[target]]
+                difference = (drawn - images[target])[..., :height, :width]
+                errors += part * float(difference.square().sum())
+                values += part * difference.numel()
+    assert float(trainer.learner.objective.sigma.value()) == pytest.approx((errors / values) ** 0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         (

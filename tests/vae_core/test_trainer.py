@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vae_core.config import override, parse_config
+from vae_core.errors import UserError
 from vae_core.events import Epoch, Evaluation, Interrupted, Step
 from vae_core.trainer import DeviceMissingError, Trainer, TrainingDivergedError, resolve_device
 
@@ -304,6 +305,60 @@ def test_the_warm_up_is_logged_as_effective_and_normalised_beta(dataset):
     assert [metrics["train/effective_beta"] for metrics in epochs] == pytest.approx(last_of_epoch)
     pixels = np.prod(dataset.sizes[dataset.splits["train"]], axis=1).mean()
     assert epochs[-1]["train/normalised_beta"] == pytest.approx(4.0 * 3 / pixels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "betas"),
+    [
+        ({"phases": [{"epochs": 2, "beta": 0.0}, {"epochs": 1, "beta": 20.0}]}, [0.0, 0.0, 20.0]),
+        ({"beta": 8.0, "beta_schedule": "cyclical", "cycles": 3}, [8.0, 8.0, 8.0]),
+    ],
+    ids=["phases", "cyclical"],
+)
+def test_the_validation_objective_has_the_beta_of_the_step_before_it(dataset, loss, betas):
+    trainer = Trainer(config(loss=loss), dataset)
+    for event, beta in zip((event for event in trainer.fit() if isinstance(event, Evaluation)), betas, strict=True):
+        metrics = event.metrics
+        nll = metrics["val/mse"]  # the trained likelihood is a unit Gaussian: its part does not depend on beta
+        assert nll > 0
+        again = trainer.evaluator.evaluate(trainer.evaluated_model, "val", beta).metrics
+        assert metrics["val/objective"] == pytest.approx(again["val/objective"])
+    assert trainer.test().metrics["test/objective"] == pytest.approx(
+        trainer.evaluator.evaluate(trainer.best_model(), "test", betas[-1]).metrics["test/objective"]
+    )
+
+
+def test_the_last_beta_is_that_of_the_last_step_taken_not_of_the_schedules_end(dataset):
+    trainer = Trainer(config(loss={"beta": 2.0, "beta_schedule": "linear", "warmup_epochs": 40.0}), dataset)
+    list(trainer.fit())
+    steps = -(-len(dataset.splits["train"]) // 7)
+    assert trainer.last_beta == pytest.approx(2.0 * (3 - 1 / steps) / 40)
+
+
+def test_the_objectives_scalars_have_a_rate_of_their_own(dataset):
+    moved = []
+    for rate in (1e-3, 1e-1):
+        changes = {"optim.lr": 1e-3, "optim.objective_lr": rate, "loss": {"sigma_mode": "learned"}}
+        trainer = Trainer(config(**changes), dataset)
+        next(trainer.fit())
+        moved.append((abs(trainer.learner.objective.sigma.log_sigma.item()), weights(trainer)))
+    assert moved[0][0] == pytest.approx(1e-3, rel=1e-3)  # Adam's first step is the rate
+    assert moved[1][0] == pytest.approx(1e-1, rel=1e-3)
+    assert_bit_equal(moved[0][1], moved[1][1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": {"sigma_mode": "learned"}}, "another function in every epoch with loss.sigma_mode"),
+        ({"loss": {"kl_control": "pi"}}, "another function in every epoch with loss.kl_control"),
+        ({"loss": {"beta_schedule": "linear", "warmup_epochs": 2.0}}, "every epoch with loss.beta_schedule"),
+        ({"loss": {"phases": [{"epochs": 1, "beta": 0.0}]}}, "every epoch with loss.phases"),
+    ],
+)
+def test_a_moving_objective_selects_no_checkpoint(changes, message):
+    with pytest.raises(UserError, match=message):
+        config(**changes, **{"evaluate.select": "val/objective"})
 
 
 def test_evaluation_every_few_epochs_includes_the_last(dataset):

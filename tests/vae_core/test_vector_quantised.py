@@ -174,6 +174,21 @@ class TestTheCodebook:
         assert torch.isfinite(book.codes).all()
 
 
+def test_a_step_with_an_infinite_encoding_leaves_the_codebook_as_it_was():
+    book = Codebook(8, 3, decay=0.9, restart=0.1)
+    book.fill_buffers(torch.Generator().manual_seed(0))
+    draws = torch.Generator().manual_seed(1)
+    for poisoned in (False, True, False):
+        encodings = torch.randn(20, 3, generator=draws)
+        before = book.codes.clone()
+        if poisoned:
+            encodings[3, 1] = float("inf")
+        book.observe(encodings, book.nearest(encodings), torch.rand(20, generator=draws))
+        book.commit()
+        assert torch.isfinite(book.codes).all()
+        assert torch.equal(book.codes, before) == poisoned
+
+
 def test_a_step_of_training_moves_the_codes_once_however_it_is_split(make_dataset):
     config, dataset = parse_config(TREE | {"train": {"effective_batch": 12, "device": "cpu"}}, "test"), make_dataset(20)
     for budget in (1, 10**9):

@@ -67,6 +67,7 @@ class Autoencoder(CodedModel):
     """
 
     has_prior = False
+    unit_prior = False
     to_code: nn.Module
 
     def __init__(self, encoder: ImageEncoder, decoder: ImageDecoder, *, latent_dim: int) -> None:

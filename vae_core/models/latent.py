@@ -58,18 +58,24 @@ class LatentModel(nn.Module, ABC):
     Attributes:
         latent_dim: M.
         has_prior: whether there is a prior: a rate that means something, and samples to draw.
+        unit_prior: whether the prior of `mu` is N(0, I), so that its variance says which dimensions are used.
         classes: Y, how many labels images are inferred and decoded with; 0 without conditioning.
         has_adversary: whether a discriminator, which is no part of the model, opposes it in training.
     """
 
     latent_dim: int
     has_prior: bool = True
+    unit_prior: bool = True
     classes: int = 0
     has_adversary: bool = False
 
     @abstractmethod
     def noise_size(self, size: tuple[int, int]) -> int:
         """Return how many standard normal numbers `infer` and `prior` take per image of padded `size = (H, W)`."""
+
+    def positions(self, size: tuple[int, int]) -> int:
+        """Return how many times the latent holds `latent_dim` numbers for an image of padded `size`; 1: a vector."""
+        return 1
 
     @abstractmethod
     def infer(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Latent:

@@ -79,7 +79,13 @@ def _residual(config: ModelConfig, channels: int, classes: int) -> Network:
 
 
 def _joins(config: ModelConfig, encoder: Encoder) -> SkipJoins:
-    return SkipJoins(encoder.maps, config.decoder_widths, warmup_epochs=config.skip_warmup_epochs)
+    joins = SkipJoins(encoder.maps, config.decoder_widths, warmup_epochs=config.skip_warmup_epochs)
+    if not joins.places:
+        raise ValueError(
+            f"skips: true joins no scale of encoder_widths {list(config.encoder_widths)} to one of decoder_widths "
+            f"{list(config.decoder_widths)}; give both at least two"
+        )
+    return joins
 
 
 @register_network("conv")

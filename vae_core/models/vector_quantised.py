@@ -69,13 +69,15 @@ class Codebook(nn.Module):
         self.step_sums += one_hot.T @ encodings
         best = torch.topk(torch.cat([self.rank, rank]), len(self.codes))
         self.rank.copy_(best.values)
-        self.spare.copy_(torch.cat([self.spare, encodings])[best.indices])
+        self.spare.copy_(torch.nan_to_num(torch.cat([self.spare, encodings])[best.indices]))
 
     @torch.no_grad()
     def commit(self) -> None:
-        """Take over what the step gathered, and forget it."""
-        self.use.lerp_(self.step_use, 1 - self.decay)
-        self.sums.lerp_(self.step_sums, 1 - self.decay)
+        """Take over what the step gathered, and forget it; a step with a number that is not finite is left out."""
+        share = (1 - self.decay) * torch.isfinite(self.step_sums).all().to(self.use.dtype)
+        self.use.lerp_(self.step_use, share)
+        self.sums.lerp_(torch.nan_to_num(self.step_sums), share)
+        self.rank.masked_fill_(share == 0, -math.inf)
         known = (self.use > _LEAST_USE)[:, None]
         self.codes.copy_(torch.where(known, self.sums / self.use.clamp_min(_LEAST_USE)[:, None], self.codes))
         self._restart_unused()
@@ -104,6 +106,8 @@ class VQVAE(CodedModel):
 
     to_code: nn.Module
     codebook: Codebook
+
+    unit_prior = False
 
     def __init__(
         self, encoder: ImageEncoder, decoder: ImageDecoder, codebook: Codebook, *, latent_dim: int, commitment: float

@@ -16,6 +16,12 @@ class OptimConfig(Section):
     discriminator_lr: float | None = Field(
         None, gt=0, description="vae_gan only: lr of the discriminator's own optimizer, otherwise alike; default: lr"
     )
+    objective_lr: float | None = Field(
+        None,
+        gt=0,
+        description="learning rate of the objective's own scalars (learned sigma, learned weights of terms), which "
+        "move by about this much per step and may have far to go; scheduled as lr is; default: lr",
+    )
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only: momentum")
     adam_betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
