@@ -24,7 +24,7 @@ _COMMON = {
     "evaluate.lpips": "off",
     "evaluate.every_epochs": 5,
 }
-_SEEDS = 3
+_SEEDS = 5
 _VQ = {"model.family": "vq", "model.bottleneck": "spatial", "model.latent_dim": 16, "model.codes": 128}
 
 
