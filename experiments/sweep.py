@@ -266,9 +266,16 @@ def _base_tree(file: SweepFile, path: Path, options: Mapping[str, Any]) -> dict[
     if mistakes:
         raise UserError(mistakes)
     for name in _PLACES:
-        value = value_at(parse_config(tree, str(path)).model_dump(), name) if not _refused(tree) else None
+        value = _written_at(tree, name)
         if isinstance(value, str):
             tree = override(tree, {name: str(Path(value).expanduser().absolute())})
+    return tree
+
+
+def _written_at(tree: Any, path: str) -> Any:
+    """Return what an unchecked tree has at a dotted path, None where it has nothing."""
+    for part in path.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree
 
 

@@ -23,7 +23,6 @@ from vae_core.diagnostics import curve_roughness
 from vae_core.errors import UserError
 from vae_core.events import Epoch, Interrupted, Step
 from vae_core.figures import write_figures
-from vae_core.losses import effective_beta
 from vae_core.models.vae import summary
 from vae_core.trainer import DeviceMissingError, Trainer, TrainingDivergedError
 from vae_core.yaml_io import load_yaml
@@ -195,7 +194,6 @@ class Attempt:
             best_value=result.best_value,
             epochs=trainer.epoch,
             parameters=sum(weight.numel() for weight in trainer.model.parameters()),
-            effective_beta=effective_beta(trainer.last_beta),
             artifacts=artifacts,
         )
         journal.append("end", status="done", failure=None, reason=None, traceback=None)

@@ -118,8 +118,10 @@ class Learner:
 
     def mean_latent_size(self, indices: Indices) -> float:
         """Return the mean over images of how many numbers their latent holds: M, times positions where it has any."""
-        sizes = [self._padded_size(index) for index in indices]
-        return self.model.latent_dim * float(np.mean([self.model.positions(size) for size in sizes]))
+        sizes, counts = np.unique(self._dataset.sizes[indices], axis=0, return_counts=True)
+        padded = [padded_size((int(height), int(width)), self._multiple) for height, width in sizes]
+        positions = [self.model.positions(size) for size in padded]
+        return self.model.latent_dim * float(np.average(positions, weights=counts))
 
     def observe(self, value: float) -> None:
         """Tell the learning rates the value of an evaluation."""

@@ -37,10 +37,10 @@ class Optimisation:
         decayed, spared = list(parameters), list(undecayed)
         self._parameters = [*decayed, *spared]
         self._optimizer = _optimizer(decayed, settings)
+        self._ratios = [1.0]  # rate of each parameter group over the scheduled one
         if spared:
             self._optimizer.add_param_group({"params": spared, "weight_decay": 0.0})
-        # rate of each parameter group over the scheduled one
-        self._ratios = [1.0, (settings.objective_lr or settings.lr) / settings.lr]
+            self._ratios.append((settings.objective_lr or settings.lr) / settings.lr)
         self._rate = LearningRate(
             peak=settings.lr,
             floor=settings.min_lr,
@@ -84,7 +84,7 @@ class Optimisation:
             end: position where it ends.
         """
         rate = self._rate.at(start, end, self._plateau.scale if self._plateau else 1.0)
-        for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=False):
+        for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=True):
             group["lr"] = rate * ratio
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)

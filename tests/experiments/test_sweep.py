@@ -162,6 +162,14 @@ def test_named_cells_change_several_fields_at_once_and_are_crossed_with_the_spac
     assert list(sweep.axes) == ["model.encoder_widths", "model.latent_dim", "model.block", "loss.beta"]
 
 
+def test_the_path_of_a_checkpoint_is_made_absolute_like_those_of_data(write_sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["loss.perceptual.network=checkpoint", "loss.perceptual.path=weights.pth", "data.cache_dir=cache"]
+    config = load_sweep(str(write_sweep()), options).base_config
+    assert config.loss.perceptual.path == str(tmp_path / "weights.pth")
+    assert config.data.cache_dir == str(tmp_path / "cache")
+
+
 def test_an_option_for_what_named_cells_set_is_refused(write_sweep):
     with pytest.raises(UserError, match=r"--set model\.latent_dim: cells of this sweep set model\.latent_dim"):
         load_sweep(str(write_sweep(NAMED, "named.yaml")), ["model.latent_dim=8"])

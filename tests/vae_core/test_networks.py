@@ -188,6 +188,20 @@ class TestAutoencoder:
         assert latent.logvar is None
         assert latent.kl.tolist() == [[0.0] * 3] * 2
 
+    def test_another_scale_of_its_codes_changes_no_verdict(self, trained):
+        before = trained.test()
+        weights = trained._best["model"]
+        for name in weights:
+            if name.startswith("to_code"):
+                weights[name] = weights[name] * 0.01
+            elif name == "decoder.project.weight":
+                weights[name] = weights[name] * 100
+        after = trained.test()
+        assert after.metrics["test/mse"] == pytest.approx(before.metrics["test/mse"], rel=1e-3)
+        assert after.metrics["test/active_units"] == 0
+        assert after.verdict.name == before.verdict.name
+        assert "active_units" not in after.verdict.numbers
+
     def test_it_is_judged_without_a_rate_and_says_what_its_elbo_is_not(self, trained):
         result = trained.test()
         assert "rate" not in result.verdict.numbers

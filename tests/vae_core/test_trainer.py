@@ -361,6 +361,15 @@ def test_a_moving_objective_selects_no_checkpoint(changes, message):
         config(**changes, **{"evaluate.select": "val/objective"})
 
 
+def test_the_normalised_beta_counts_every_number_of_a_spatial_latent(dataset):
+    chosen = config(**{"model.bottleneck": "spatial", "loss.beta": 4.0, "train.epochs": 1})
+    [epoch] = [event for event in Trainer(chosen, dataset).fit() if isinstance(event, Epoch)]
+    sizes = dataset.sizes[dataset.splits["train"]]
+    positions = [np.ceil(height / 8) * 2 * np.ceil(width / 8) * 2 for height, width in sizes]  # padded to 8, stride 4
+    expected = 4.0 * 3 * np.mean(positions) / np.prod(sizes, axis=1).mean()
+    assert epoch.metrics["train/normalised_beta"] == pytest.approx(expected)
+
+
 def test_evaluation_every_few_epochs_includes_the_last(dataset):
     trainer = Trainer(config(**{"train.epochs": 5, "evaluate.every_epochs": 2}), dataset)
     evaluated = [event.epoch for event in trainer.fit() if isinstance(event, Evaluation)]
