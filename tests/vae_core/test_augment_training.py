@@ -1,10 +1,9 @@
 """Augmentation in the data set, in batches, in the trainer, in evaluations and in figures."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
+from support.training import assert_bit_equal, epochs_of, through_disk
 
 from vae_core.config import DataConfig, RunConfig, identity, override, parse_config, run_id
 from vae_core.data import prepare
@@ -50,22 +49,6 @@ def config(**changes):
 def trained(dataset, changes, **arguments):
     trainer = Trainer(config(**changes), dataset, **arguments)
     return trainer, [event for event in trainer.fit() if isinstance(event, Epoch)]
-
-
-def numbers(epochs):
-    return [{key: value for key, value in epoch.metrics.items() if not key.startswith("time/")} for epoch in epochs]
-
-
-def through_disk(state):
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
-
-
-def assert_bit_equal(left, right):
-    for name, tensor in left.model.state_dict().items():
-        assert torch.equal(tensor, right.model.state_dict()[name]), name
 
 
 @pytest.fixture
@@ -156,8 +139,8 @@ class TestTraining:
             resumed = Trainer(config(**SEVERAL), dataset)
             resumed.load_state_dict(state)
             rest = [event for event in resumed.fit() if isinstance(event, Epoch)]
-            assert numbers(rest) == numbers(epochs)[done:]
-            assert_bit_equal(resumed, whole)
+            assert epochs_of(rest) == epochs_of(epochs)[done:]
+            assert_bit_equal(resumed.model.state_dict(), whole.model.state_dict())
 
     def test_what_a_step_sees_is_keyed_by_seed_epoch_and_index_whatever_the_pixel_budget(self, dataset):
         dataset = dataset.cropped(13)
@@ -206,14 +189,14 @@ class TestTraining:
         assert torch.equal(torch.get_rng_state(), before)
         torch.manual_seed(4)
         second, _ = trained(dataset.cropped(13), SEVERAL)
-        assert_bit_equal(first, second)
+        assert_bit_equal(first.model.state_dict(), second.model.state_dict())
 
     def test_with_everything_off_no_reader_is_made_and_nothing_new_is_logged(self, dataset):
         trainer, epochs = trained(dataset, {"train.epochs": 1})
         assert trainer.learner._reader() is None
         assert not any("elbo" in key for key in epochs[0].metrics if key.startswith("train/"))
         irrelevant = {"data.augment.erase_max_area": 0.5, "data.augment.perspective_distortion": 0.9}
-        assert numbers(trained(dataset, {"train.epochs": 1} | irrelevant)[1]) == numbers(epochs)
+        assert epochs_of(trained(dataset, {"train.epochs": 1} | irrelevant)[1]) == epochs_of(epochs)
 
 
 class TestEvaluation:

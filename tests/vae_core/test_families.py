@@ -5,11 +5,12 @@ import math
 
 import pytest
 import torch
+from support.training import epochs_of, through_disk
 
 from vae_core.config import override, parse_config
 from vae_core.errors import UserError
 from vae_core.evaluation import Evaluator
-from vae_core.events import Epoch, Step
+from vae_core.events import Step
 from vae_core.figures import write_figures
 from vae_core.losses import negative_log_likelihood
 from vae_core.models.blocks import BLOCKS
@@ -197,21 +198,6 @@ class TestEveryModel:
         assert torch.isfinite(model.decode(z, SIZE, latent.labels)).all()
 
 
-def through_disk(state):
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
-
-
-def measured(events):
-    return [
-        {key: value for key, value in event.metrics.items() if not key.startswith("time/")}
-        for event in events
-        if isinstance(event, Epoch)
-    ]
-
-
 @pytest.fixture
 def dataset(make_dataset, trained):
     sizes = ((24, 16),) if trained["model.network"] == "mlp" else ((24, 16), (16, 16), (13, 15))
@@ -228,7 +214,7 @@ class TestEveryModelInTraining:
             states.append(through_disk(whole.state_dict()))
         resumed = Trainer(config(**trained), dataset)
         resumed.load_state_dict(states[1])
-        assert measured(resumed.fit()) == measured(events)
+        assert epochs_of(resumed.fit()) == epochs_of(events)
         for name, tensor in whole.model.state_dict().items():
             assert torch.equal(tensor, resumed.model.state_dict()[name]), name
         assert resumed.test().metrics == whole.test().metrics

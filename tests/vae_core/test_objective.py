@@ -1,6 +1,5 @@
 """The training objective: composition, independence of the batch, learned scales and weights, phases, resuming."""
 
-import io
 import math
 import os
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.training import epochs_of, through_disk
 
 from vae_core.config import RunConfig, override, parse_config
 from vae_core.data.batches import Batch, load_batch
@@ -187,27 +187,12 @@ class TestIndependence:
         for state, done in states:
             resumed = Trainer(configured(**changes), dataset)
             resumed.load_state_dict(state)
-            assert metrics_of(resumed.fit()) == metrics_of(events)[done:]
+            assert epochs_of(resumed.fit()) == epochs_of(events)[done:]
             ours, theirs = resumed.state_dict(), whole.state_dict()
             for part in ("model", "objective"):
                 assert ours[part].keys() == theirs[part].keys()
                 assert all(torch.equal(ours[part][name], tensor) for name, tensor in theirs[part].items())
             assert resumed.test().metrics == whole.test().metrics
-
-
-def through_disk(state):
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
-
-
-def metrics_of(events):
-    return [
-        {key: value for key, value in event.metrics.items() if not key.startswith("time/")}
-        for event in events
-        if isinstance(event, Epoch)
-    ]
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "laplace", "bernoulli"])

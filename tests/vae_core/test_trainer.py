@@ -1,12 +1,12 @@
 """The trainer: exact resume, keyed randomness, accumulation, selection, early stopping and honest failures."""
 
 import copy
-import io
 import random
 
 import numpy as np
 import pytest
 import torch
+from support.training import assert_bit_equal, epochs_of, through_disk
 
 from vae_core.config import override, parse_config
 from vae_core.errors import UserError
@@ -37,28 +37,6 @@ def config(**changes):
 
 def weights(trainer):
     return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-
-
-def assert_bit_equal(left, right):
-    assert left.keys() == right.keys()
-    for name in left:
-        assert torch.equal(left[name], right[name]), name
-
-
-def through_disk(state):
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
-
-
-def epochs_of(events):
-    """Return the deterministic part of every epoch's metrics."""
-    return [
-        {key: value for key, value in event.metrics.items() if not key.startswith("time/")}
-        for event in events
-        if isinstance(event, Epoch)
-    ]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The vae_gan: its discriminator, its losses against hand-written ones, and two optimizers that keep to their own."""
 
-import io
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from support.training import assert_bit_equal, epochs_of, through_disk
 from torch import nn
 
 from vae_core.adversary import GanAdversary, discriminator_loss
@@ -57,27 +57,6 @@ def copied(state):
 
 def discriminator_of(trainer):
     return copied(trainer.state_dict()["adversary"]["discriminator"])
-
-
-def through_disk(state):
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
-
-
-def measured(events):
-    return [
-        {key: value for key, value in event.metrics.items() if not key.startswith("time/")}
-        for event in events
-        if isinstance(event, Epoch)
-    ]
-
-
-def assert_same(left, right):
-    assert left.keys() == right.keys()
-    for name in left:
-        assert torch.equal(left[name], right[name]), name
 
 
 def is_same(left, right):
@@ -164,7 +143,7 @@ class TestTheDiscriminator:
         assert is_same(first, second)
         assert not torch.equal(first["features.0.weight"], other["features.0.weight"])
         plain = build_model(config(**{"model.family": "vae"}).model, 1, 3, "cpu").state_dict()
-        assert_same(build_model(config().model, 1, 3, "cpu").state_dict(), plain)
+        assert_bit_equal(build_model(config().model, 1, 3, "cpu").state_dict(), plain)
 
     def test_there_is_a_convolution_for_each_width(self):
         widths = [layer.out_channels for layer in Discriminator(1, widths=(3, 4, 5)).features[::2]]
@@ -245,7 +224,7 @@ class TestOwnWeightsOnly:
         mine = {name: weight.grad.clone() for name, weight in model.named_parameters()}
         assert all(gradient.abs().max() > 0 for name, gradient in mine.items() if "logvar" not in name)
         adversary.learn(logits, batch_of(images), 3)
-        assert_same({name: weight.grad for name, weight in model.named_parameters()}, mine)
+        assert_bit_equal({name: weight.grad for name, weight in model.named_parameters()}, mine)
         assert all(weight.grad.abs().max() > 0 for weight in discriminator.parameters())
 
     def test_each_optimizer_moves_its_own(self, make_dataset):
@@ -257,9 +236,9 @@ class TestOwnWeightsOnly:
             next(trainer.fit())
             states[lr, discriminator_lr] = copied(trainer.model.state_dict()), discriminator_of(trainer)
         before, faster_judge, faster_model = states.values()
-        assert_same(faster_judge[0], before[0])
+        assert_bit_equal(faster_judge[0], before[0])
         assert not is_same(faster_judge[1], before[1])
-        assert_same(faster_model[1], before[1])
+        assert_bit_equal(faster_model[1], before[1])
         assert not is_same(faster_model[0], before[0])
         # The first step of Adam is lr for every weight that has a gradient: each optimizer has its own rate.
         moved = faster_judge[1]["score.weight"] - start[1]["score.weight"]
@@ -271,7 +250,7 @@ class TestOwnWeightsOnly:
             trainer = Trainer(config(**{"optim.discriminator_lr": rate}), make_dataset(30))
             next(trainer.fit())
             states.append(discriminator_of(trainer))
-        assert_same(*states)
+        assert_bit_equal(*states)
 
     def test_each_is_clipped_by_its_own_norm(self, make_dataset):
         trainer = Trainer(config(**PLAIN_DESCENT | {"optim.lr": 1.0, "optim.clip_norm": 1e-3}), make_dataset(30))
@@ -340,9 +319,9 @@ class TestInTraining:
         for state, done in states[:-1]:
             resumed = Trainer(config(**changes), dataset)
             resumed.load_state_dict(state)
-            assert measured(resumed.fit()) == measured(events)[done:]
-            assert_same(resumed.model.state_dict(), whole.model.state_dict())
-            assert_same(discriminator_of(resumed), discriminator_of(whole))
+            assert epochs_of(resumed.fit()) == epochs_of(events)[done:]
+            assert_bit_equal(resumed.model.state_dict(), whole.model.state_dict())
+            assert_bit_equal(discriminator_of(resumed), discriminator_of(whole))
         assert resumed.test().metrics == whole.test().metrics
 
     def test_how_a_step_is_split_changes_rounding_alone(self, dataset):
@@ -350,7 +329,7 @@ class TestInTraining:
         for budget in (1, 10**9):
             changes = PLAIN_DESCENT | {"train.effective_batch": 18, "train.epochs": 1}
             trainer = Trainer(config(**changes), dataset, pixel_budget=budget)
-            logged += measured(trainer.fit())
+            logged += epochs_of(trainer.fit())
             results.append(trainer.model.state_dict() | discriminator_of(trainer))
         for name, tensor in results[0].items():
             torch.testing.assert_close(tensor, results[1][name], rtol=1e-4, atol=1e-5, msg=name)
@@ -375,9 +354,9 @@ class TestInTraining:
         plain = Trainer(config(**{"model.family": "vae"}), dataset)
         start = discriminator_of(watched)
         events = list(watched.fit())
-        ours, theirs = measured(events), measured(plain.fit())
+        ours, theirs = epochs_of(events), epochs_of(plain.fit())
         assert [{key: value for key, value in epoch.items() if key not in LOGGED} for epoch in ours] == theirs
-        assert_same(watched.model.state_dict(), plain.model.state_dict())
+        assert_bit_equal(watched.model.state_dict(), plain.model.state_dict())
         assert not is_same(discriminator_of(watched), start)
         assert watched.test().metrics == plain.test().metrics
 
@@ -385,7 +364,7 @@ class TestInTraining:
         trainer = Trainer(config(**PLAIN_DESCENT | {"optim.lr": 1e-30}), dataset)  # nothing moves
         evaluations = [event.metrics for event in trainer.fit() if isinstance(event, Evaluation)]
         epoch = Trainer(config(**PLAIN_DESCENT | {"optim.lr": 1e-30}), dataset)
-        logged = measured(epoch.fit())[0]
+        logged = epochs_of(epoch.fit())[0]
         parts = logged["train/reconstruction"] + logged["train/kl"] + logged["train/adversarial"]
         assert logged["train/objective"] == pytest.approx(parts)
         plain = build_model(config(**{"model.family": "vae"}).model, 1, 0, "cpu")
@@ -394,12 +373,12 @@ class TestInTraining:
 
     def test_a_discriminator_of_a_frozen_model_learns_to_tell(self, dataset):
         changes = {"optim.lr": 1e-30, "optim.discriminator_lr": 1e-2, "train.epochs": 12, "evaluate.every_epochs": 12}
-        accuracies = [epoch["train/discriminator_accuracy"] for epoch in measured(self.trained(dataset, changes))]
+        accuracies = [epoch["train/discriminator_accuracy"] for epoch in epochs_of(self.trained(dataset, changes))]
         assert accuracies[0] < 0.9 < accuracies[-1]
 
     def test_a_model_learns_to_fool_a_frozen_discriminator(self, dataset):
         changes = {"optim.discriminator_lr": 1e-30, "loss.adversarial": 10.0, "train.epochs": 6}
-        losses = [epoch["train/adversarial"] for epoch in measured(self.trained(dataset, changes))]
+        losses = [epoch["train/adversarial"] for epoch in epochs_of(self.trained(dataset, changes))]
         assert losses[-1] < losses[0] - 10
 
     @staticmethod
@@ -417,7 +396,7 @@ class TestInTraining:
     def test_blank_images_leave_everything_finite(self, dataset):
         dataset._pixels[:] = 0
         trainer = Trainer(config(), dataset)
-        epochs = measured(trainer.fit())
+        epochs = epochs_of(trainer.fit())
         assert all(np.isfinite(value) for epoch in epochs for value in epoch.values())
         assert all(torch.isfinite(tensor).all() for tensor in discriminator_of(trainer).values())
 
@@ -425,7 +404,7 @@ class TestInTraining:
         chosen = config(**{"train.amp": "fp16"})
         trainer = Trainer(chosen, dataset)
         start = copied(trainer.model.state_dict()), discriminator_of(trainer)
-        epochs = measured(trainer.fit())
+        epochs = epochs_of(trainer.fit())
         assert np.isfinite(epochs[-1]["train/discriminator_loss"])
         assert not is_same(trainer.model.state_dict(), start[0])
         assert not is_same(discriminator_of(trainer), start[1])
