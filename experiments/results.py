@@ -159,6 +159,7 @@ def collect(study: StudyDirectory) -> StudyResults:
     """
     # the raw file: checking the sweep would import torch, which a table of finished numbers does not need
     sweep = load_yaml(study.sweep_file)
+    sweep = {"cells": {}, "axes": sweep["space"], **sweep}  # a study from before there were named cells
     data_file = study.path / "data.json"
     held = held_runs(study)
     baseline = sweep.get("baseline") or {}

@@ -161,7 +161,7 @@ def stored_sweep(resolved: Path) -> Sweep:
     keys = load_yaml(resolved)
     tree = keys.pop("config")
     name, question = keys.pop("name"), keys.pop("question")
-    keys.pop("axes")  # for readers of the file
+    keys.pop("axes", None)  # for readers of the file
     file = _parse_keys({"base": "stored", **keys}, str(resolved))
     return Sweep(name, question, str(resolved), file, tree)
 

@@ -7,7 +7,9 @@ import pytest
 from support.study_builder import StudyBuilder, beta_study
 
 from experiments.results import collect
+from experiments.sweep import stored_sweep
 from vae_core.errors import UserError
+from vae_core.yaml_io import dump_yaml, load_yaml
 
 
 def test_a_finished_study_has_every_cell_and_every_seed_in_the_order_of_the_ledger(tmp_path):
@@ -70,6 +72,16 @@ def test_cells_of_values_taken_off_the_axis_are_kept_and_planned(tmp_path):
 
     assert [cell.params["loss.beta"] for cell in results.cells] == [7.0]
     assert results.planned == 3
+
+
+def test_a_study_from_before_there_were_named_cells_is_read_as_it_was(tmp_path):
+    builder = beta_study(tmp_path / "study")
+    before = collect(builder.study)
+    keys = load_yaml(builder.study.sweep_file)
+    del keys["cells"], keys["axes"]
+    builder.study.sweep_file.write_text(dump_yaml(keys))
+    assert collect(builder.study) == before
+    assert stored_sweep(builder.study.sweep_file).grid() == [{"loss.beta": beta} for beta in (0.1, 1.0, 100.0)]
 
 
 @pytest.mark.parametrize(
