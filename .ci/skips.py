@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import socket
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -9,6 +11,22 @@ from pathlib import Path
 import torch
 
 DATA = Path(os.environ.get("VAE_SWEEP_TEST_DATA", "../shared/data"))
+SBIN = os.pathsep.join([os.environ["PATH"], "/usr/local/sbin", "/usr/sbin", "/sbin"])
+SLURM = ("slurmctld", "slurmd", "munged", "sinfo", "squeue", "scancel")
+LOOPBACK = "127.0.0.1"
+
+
+def _host_address() -> str:
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return ""
+
+
+def _may_unshare() -> bool:
+    return subprocess.run(["unshare", "--mount", "--uts", "true"], capture_output=True, check=False).returncode == 0
+
+
 # start of a skip's reason -> whether it is expected on this machine
 EXPECTED = {
     "no test data": not DATA.is_dir(),
@@ -18,6 +36,10 @@ EXPECTED = {
     "has a CUDA device": torch.cuda.is_available(),
     "needs a CUDA device": not torch.cuda.is_available(),
     "needs chromium": shutil.which("chromium") is None or shutil.which("chromedriver") is None,
+    "needs root": os.geteuid() != 0,
+    "needs slurmctld, slurmd and munged": not all(shutil.which(name, path=SBIN) for name in SLURM),
+    "needs a host name on loopback": _host_address() != LOOPBACK and not _may_unshare(),
+    "needs to unshare namespaces": not _may_unshare(),
 }
 
 
