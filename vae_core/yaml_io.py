@@ -1,4 +1,4 @@
-"""YAML as users expect it: 1.2 numbers, no duplicate keys, `${env:NAME}`, and every mistake named with its place."""
+"""YAML as users expect it: 1.2 numbers, no duplicate keys, `${env:NAME,default}`, mistakes named with their place."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import yaml
 
 from vae_core.errors import UserError
 
-_ENV = re.compile(r"\$\{env:([^}]*)\}")
+_ENV = re.compile(r"\$\{env:([^,}]*)(?:,([^}]*))?\}")  # name, and what stands for it where it is not set
 _FLOAT = re.compile(
     r"""^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?
         |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
@@ -124,12 +124,14 @@ def _interpolate(value: Any, where: str, path: str) -> Any:
 
 def _fill_environment(text: str, where: str, path: str) -> Any:
     def lookup(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
+        name, default = match.groups()
+        value = os.environ.get(name, default)
+        if value is None:
             raise UserError(
-                f"{where}: {path}: the environment variable {name!r} is not set; export it, or write the value"
+                f"{where}: {path}: the environment variable {name!r} is not set; export it, or give a default: "
+                f"${{env:{name},DEFAULT}}"
             )
-        return os.environ[name]
+        return value
 
     filled = _ENV.sub(lookup, text)
     if _ENV.fullmatch(text):  # a whole value keeps the type it would have had in the file

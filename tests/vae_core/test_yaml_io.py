@@ -60,6 +60,13 @@ def test_the_environment_fills_whole_values_with_their_type_and_parts_as_text(
     assert read == {"a": 64, "b": "w64px"}
 
 
+def test_a_default_stands_for_a_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    monkeypatch.setenv("BETA", "4")
+    read = parse_yaml("{a: '${env:NOT_SET,0.5}', b: '/data${env:NOT_SET,}/x', c: '${env:BETA,0.5}'}", "file")
+    assert read == {"a": 0.5, "b": "/data/x", "c": 4}
+
+
 def test_an_unset_variable_is_refused_with_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_SET", raising=False)
     with pytest.raises(UserError, match=r"file: data\.path: the environment variable 'NOT_SET' is not set"):
