@@ -1,10 +1,12 @@
 """Is a worker alive, and does it make progress? Judged by change, never by clocks or modification times."""
 
+import faulthandler
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +19,18 @@ class Heartbeat:
     """Keeps two counters in the file at `path`: `alive`, bumped by a thread, `progress`, bumped by `advance`.
 
     Both are one write of fixed size. Opening and closing the file each time makes them visible over NFS.
+
+    Args:
+        path: the file.
+        interval_s: s between two writes.
+        stall_timeout_s: s without progress after which this process writes the stacks of its threads to stderr and
+            exits with code 1; None: never. Only for a process that does nothing else.
     """
 
-    def __init__(self, path: Path, interval_s: float = 1.0) -> None:
+    def __init__(self, path: Path, interval_s: float = 1.0, stall_timeout_s: float | None = None) -> None:
         self._path = path
         self._interval_s = interval_s
+        self._stall_timeout_s = stall_timeout_s
         self._alive = 0
         self._progress = 0
         self._stopped = threading.Event()
@@ -34,6 +43,7 @@ class Heartbeat:
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._write()
+        self._expect_progress()
         self._thread.start()
         return self
 
@@ -42,14 +52,25 @@ class Heartbeat:
     ) -> None:
         self._stopped.set()
         self._thread.join()
+        if self._stall_timeout_s is not None:
+            faulthandler.cancel_dump_traceback_later()
 
     def _beat(self) -> None:
+        progress = self._progress
         while not self._stopped.wait(self._interval_s):
             self._alive += 1
+            if self._progress != progress:
+                progress = self._progress
+                self._expect_progress()
             try:
                 self._write()
             except OSError:
                 continue  # a missed beat is what the observer judges; the next one may succeed
+
+    def _expect_progress(self) -> None:
+        """Start the time limit anew; it is kept outside the interpreter, whose lock a hang may hold."""
+        if self._stall_timeout_s is not None:
+            faulthandler.dump_traceback_later(self._stall_timeout_s, exit=True, file=sys.stderr)
 
     def _write(self) -> None:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
@@ -113,13 +134,21 @@ class LeaseWatch:
 
 def process_identity() -> dict[str, Any]:
     """Return host, pid and start_time, which name this process across reboots and reused pids."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "start_time": _start_time(os.getpid())}
+    return {"host": host_name(), "pid": os.getpid(), "start_time": _start_time(os.getpid())}
 
 
-def process_is_alive(host: str, pid: int, start_time: str | None) -> bool | None:
+def host_name() -> str:
+    """Return what this machine is called: by SLURM inside a job (several of its nodes may be one machine), else by
+    itself.
+    """
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def process_is_alive(identity: Mapping[str, Any]) -> bool | None:
     """Return whether the process named by `process_identity` is running; None: on another host."""
-    if host != socket.gethostname():
+    if identity["host"] != host_name():
         return None
+    pid, start_time = identity["pid"], identity["start_time"]
     if Path("/proc/self/stat").exists():
         found = _start_time(pid)
         return found is not None and start_time in (None, found)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracking import mlflow_store as store
-from tracking.replay import MetricRow, covered, metric_rows, run_name, run_tags, uploads, words
+from tracking.replay import MetricRow, covered, gpu_hours, metric_rows, run_name, run_tags, uploads, words
 from tracking.run_directory import ChainLine, RunDirectory, read_chain
 
 if TYPE_CHECKING:
@@ -246,6 +246,8 @@ class MlflowSink:
             store.remove_tag(client, known, f"{store.TAG}failure")
         if final_status:
             tags["forwarded"] = end
+            if hours := gpu_hours(run):
+                tags["gpu_hours"] = f"{hours:.4f}"
         _show(client, known, final_status or "RUNNING", chain[-1].line.time_ms if chain else None, tags)
         problem = f"run {run.id}: not found and not in MLflow: {', '.join(missing)}" if missing else None
         return ForwardReport(known.id, sent, final_status is not None, problem)

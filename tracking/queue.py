@@ -1,7 +1,9 @@
 """The queue of a study in three folders: a rename moves an entry from queue/ to claimed/ to done/.
 
-A file's first line is the entry; the worker that claimed it appends a second line that says who it is.
-Appending to the file, instead of replacing it, cannot bring back a claim that was withdrawn meanwhile.
+A lost claim moves back to queue/ (or to its worker's next execution) as the next attempt, again by one rename, so that
+of all who want an attempt one gets it. The file's name says which attempt it is; its first line is the entry; each
+worker that claims it appends a line that says who it is. Appending to the file, instead of replacing it, cannot bring
+back a claim that was taken away meanwhile.
 """
 
 import json
@@ -64,7 +66,7 @@ def claim(study: StudyDirectory, worker: str, owner: dict[str, Any]) -> Claim | 
 
     Args:
         study: the study.
-        worker: a name that no other living worker has.
+        worker: a name that no other worker, living or dead, has.
         owner: who the worker is, see `heartbeat.process_identity`.
 
     Raises:
@@ -80,6 +82,22 @@ def claim(study: StudyDirectory, worker: str, owner: dict[str, Any]) -> Claim | 
     return None
 
 
+def renew(study: StudyDirectory, lost: Claim, worker: str, owner: dict[str, Any]) -> Claim | None:
+    """Take over the claim of an earlier execution of this worker, as the run's next attempt.
+
+    Returns:
+        The new claim; None where somebody else was faster.
+    """
+    target = study.claimed / f"{lost.entry.run}.{lost.entry.attempt + 1}.{worker}.json"
+    return _sign(target, worker, owner) if _move(lost.path, target) else None
+
+
+def requeue(study: StudyDirectory, lost: Claim) -> bool:
+    """Queue the next attempt of the run whose worker was lost; return False where the claim was gone already."""
+    entry = lost.entry
+    return _move(lost.path, study.queue / f"{entry.order:06d}-{entry.run}.{entry.attempt + 1}.json")
+
+
 def claims(study: StudyDirectory) -> list[Claim]:
     """Return the entries that workers hold."""
     found = []
@@ -91,19 +109,13 @@ def claims(study: StudyDirectory) -> list[Claim]:
 
 
 def finish(study: StudyDirectory, claim: Claim) -> bool:
-    """Move the claim to done/; return False where it was withdrawn and the work does not count."""
+    """Move the claim to done/; return False where it was taken away and the work does not count."""
     return _move(claim.path, study.done / f"{claim.entry.run}.{claim.entry.attempt}.json")
 
 
 def finished(study: StudyDirectory) -> list[QueueEntry]:
     """Return the entries that their workers ended, well or badly: the journals say which."""
     return [entry for path in _paths(study.done) if (entry := _read(path)[0])]
-
-
-def withdraw(study: StudyDirectory, claim: Claim) -> None:
-    """Remove the claim of a dead worker, after the run's next attempt was queued."""
-    claim.path.unlink(missing_ok=True)
-    fsync_folder(study.claimed)
 
 
 def _is_known(study: StudyDirectory, entry: QueueEntry) -> bool:
@@ -133,29 +145,49 @@ def _move(source: Path, target: Path) -> bool:
 
 
 def _sign(path: Path, worker: str, owner: dict[str, Any]) -> Claim | None:
-    """Append the owner to a claim just won; None where the claim was withdrawn before that."""
+    """Append the owner to a claim just won; None where the claim was taken away before that."""
+    attempt = _attempt(path)
+    signature = {"worker": worker, "attempt": attempt, "owner": owner}
     try:
         with path.open("r+b") as file:
-            entry = _entry(file.readline())
+            content = file.read()
+            torn = b"" if content.endswith(b"\n") else b"\n"  # an earlier owner was killed as it signed
             file.seek(0, os.SEEK_END)
-            file.write(json.dumps({"worker": worker, "owner": owner}).encode() + b"\n")
+            file.write(torn + json.dumps(signature).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except FileNotFoundError:
         return None
-    return Claim(entry, worker, owner, path) if path.exists() else None
+    return Claim(_entry(content.partition(b"\n")[0], attempt), worker, owner, path) if path.exists() else None
 
 
 def _read(path: Path) -> tuple[QueueEntry | None, dict[str, Any] | None]:
     """Return (entry, owner) of a file; both None where it moved on between listing and reading."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        entry, *signatures = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return None, None
-    # a line without its newline was torn by a kill: nobody signed
-    owner = json.loads(lines[1])["owner"] if len(lines) > 2 else None
-    return _entry(lines[0]), owner
+    attempt = _attempt(path)
+    return _entry(entry, attempt), _owner(signatures[:-1], path, attempt)  # the last one was torn, or is empty
 
 
-def _entry(line: bytes) -> QueueEntry:
-    return QueueEntry(**json.loads(line))
+def _owner(signatures: list[bytes], path: Path, attempt: int) -> dict[str, Any] | None:
+    """Return who signed this attempt under the name that the file has; None: nobody yet."""
+    for text in reversed(signatures):
+        try:
+            signature = json.loads(text)
+        except ValueError:
+            continue
+        worker = path.name.removesuffix(".json").partition(".")[2].partition(".")[2]
+        if signature["worker"] == worker and signature.get("attempt", attempt) == attempt:
+            return dict(signature["owner"])
+    return None
+
+
+def _attempt(path: Path) -> int:
+    """Return the attempt that a file's name holds: `<order>-<run>.<attempt>.json`, `<run>.<attempt>.<worker>.json`."""
+    return int(path.name.split(".")[1])
+
+
+def _entry(line: bytes, attempt: int) -> QueueEntry:
+    return QueueEntry(**{**json.loads(line), "attempt": attempt})

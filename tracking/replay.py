@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracking.journal import read_journal
 from tracking.run_directory import ChainLine, RunDirectory
 
 
@@ -82,12 +83,27 @@ def run_tags(chain: Sequence[ChainLine]) -> dict[str, str]:
         fields = item.line.fields
         if item.line.kind == "attempt":
             tags |= {"attempt": str(item.attempt)} | {name: word(value) for name, value in fields["tags"].items()}
+            if fields.get("job"):
+                tags |= {"slurm_job": fields["job"], "node": fields["host"]}
         elif item.line.kind == "result":
             tags["verdict"] = fields["verdict"]["name"]
             tags["verdict_because"] = fields["verdict"]["because"]
         elif item.line.kind == "end" and fields["status"] == "failed":
             tags["failure"] = f"{fields['failure']}: {fields['reason']}"
     return tags
+
+
+def gpu_hours(run: RunDirectory) -> float:
+    """Return the GPU-hours of all attempts of a run, lost ones included, each until its newest journal line.
+
+    A worker that shares a GPU with others counts for its share; a run without a GPU has 0.
+    """
+    hours = 0.0
+    for number in run.attempts():
+        lines = read_journal(run.attempt(number).journal_file)
+        if lines and lines[0].kind == "attempt":
+            hours += (lines[0].fields.get("gpus") or 0.0) * (lines[-1].time_ms - lines[0].time_ms) / 3_600_000
+    return hours
 
 
 def run_name(params: Mapping[str, Any], seed: int) -> str:

@@ -68,6 +68,11 @@ class RunDirectory:
         """Trial, seed, cell, swept values and data fingerprint, as JSON."""
         return self.path / "run.json"
 
+    @property
+    def prune_file(self) -> Path:
+        """While it exists, the run's worker ends the run at the next optimizer step."""
+        return self.path / "prune"
+
     def create(self) -> None:
         """Make the run's folders where they are missing."""
         (self.path / "attempts").mkdir(parents=True, exist_ok=True)
@@ -128,6 +133,31 @@ class StudyDirectory:
         return self.path / "workers"
 
     @property
+    def inbox(self) -> Path:
+        """The folder of what people ask of the coordinator."""
+        return self.path / "inbox"
+
+    @property
+    def stop_file(self) -> Path:
+        """While it exists, workers write a checkpoint and leave."""
+        return self.path / "stop"
+
+    @property
+    def code(self) -> Path:
+        """The snapshot of the code that jobs run."""
+        return self.path / "code"
+
+    @property
+    def code_archive(self) -> Path:
+        """The same in one file, for the views."""
+        return self.path / "code.tar.gz"
+
+    @property
+    def slurm(self) -> Path:
+        """The folder of sbatch scripts and job logs."""
+        return self.path / "slurm"
+
+    @property
     def report(self) -> Path:
         """The folder of the table and the overview picture."""
         return self.path / "report"
@@ -139,7 +169,7 @@ class StudyDirectory:
 
     def create(self) -> None:
         """Make the study's folders where they are missing."""
-        for folder in (self.queue, self.claimed, self.done, self.workers, self.report, self.runs):
+        for folder in (self.queue, self.claimed, self.done, self.inbox, self.workers, self.report, self.runs):
             folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, run_id: str) -> RunDirectory:

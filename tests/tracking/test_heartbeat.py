@@ -101,9 +101,9 @@ def test_attempts_have_leases_of_their_own(written_run, beat):
 def test_this_process_is_alive_and_a_reused_pid_is_not_it():
     identity = process_identity()
     assert identity["pid"] == os.getpid()
-    assert process_is_alive(**identity) is True
-    assert process_is_alive(identity["host"], identity["pid"], "another boot/1") is False
-    assert process_is_alive("elsewhere", identity["pid"], identity["start_time"]) is None
+    assert process_is_alive(identity) is True
+    assert process_is_alive({**identity, "start_time": "another boot/1"}) is False
+    assert process_is_alive({**identity, "host": "elsewhere"}) is None
 
 
 def test_a_killed_process_is_dead_before_and_after_its_parent_notices():
@@ -113,8 +113,8 @@ def test_a_killed_process_is_dead_before_and_after_its_parent_notices():
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         identity = json.loads(process.stdout.readline())
-        assert process_is_alive(**identity) is True
+        assert process_is_alive(identity) is True
         process.send_signal(signal.SIGKILL)
-        wait_until(lambda: process_is_alive(**identity) is False)  # a zombie by now
+        wait_until(lambda: process_is_alive(identity) is False)  # a zombie by now
         process.wait()
-        assert process_is_alive(**identity) is False
+        assert process_is_alive(identity) is False

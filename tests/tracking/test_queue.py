@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tracking.queue import QueueEntry, claim, claims, enqueue, finish, finished, queued, withdraw
+from tracking.queue import QueueEntry, claim, claims, enqueue, finish, finished, queued, renew, requeue
 from tracking.run_directory import StudyDirectory
 
 PROJECT = Path(__file__).parents[2]
@@ -70,17 +70,55 @@ def test_a_claim_whose_worker_died_before_signing_has_no_owner(study):
         assert (found.entry, found.worker, found.owner) == (entry, "w", None)
 
 
-def test_a_withdrawn_claim_cannot_be_finished_and_is_not_brought_back(study):
-    enqueue(study, QueueEntry("run", 0, 1))
+def test_a_claim_taken_away_cannot_be_finished_and_is_not_brought_back(study):
+    enqueue(study, QueueEntry("run", 0, 1, 0.5))
     won = claim(study, "w", OWNER)
-    withdraw(study, won)
-    withdraw(study, won)
+    assert requeue(study, won)
     assert claims(study) == []
+    assert queued(study) == [QueueEntry("run", 1, 1, 0.5)]
     assert not finish(study, won)
     assert (finished(study), claims(study)) == ([], [])
 
 
-def test_a_claim_withdrawn_before_it_was_signed_is_not_won(study, monkeypatch):
+def test_a_lost_claim_is_queued_again_or_renewed_by_its_worker_but_not_both(study):
+    for first in ("queue", "renew"):
+        entry = QueueEntry(f"run-{first}", 0, 1)
+        enqueue(study, entry)
+        won = claim(study, "job.a", OWNER)
+        if first == "queue":
+            assert requeue(study, won)
+            assert renew(study, won, "job.b", OWNER) is None
+            assert claim(study, "job.b", OWNER).entry == QueueEntry(entry.run, 1, 1)
+        else:
+            renewed = renew(study, won, "job.b", OWNER)
+            assert (renewed.entry, renewed.worker, renewed.owner) == (QueueEntry(entry.run, 1, 1), "job.b", OWNER)
+            assert claims(study)[-1] == renewed
+            assert not requeue(study, won)
+            assert queued(study) == []
+
+
+def test_a_claim_not_yet_signed_again_has_no_owner(study):
+    """The signatures of earlier attempts, and of other workers, say nothing of this one."""
+    enqueue(study, QueueEntry("run", 0, 1))
+    requeue(study, claim(study, "w", OWNER))
+    [path] = study.queue.iterdir()
+    target = study.claimed / "run.1.w.json"
+    path.rename(target)
+    assert [found.owner for found in claims(study)] == [None]
+    target.rename(study.claimed / "run.0.other.json")
+    assert [found.owner for found in claims(study)] == [None]
+
+
+def test_a_signature_after_a_torn_one_is_read(study):
+    enqueue(study, QueueEntry("run", 0, 1))
+    [path] = study.queue.iterdir()
+    path.write_bytes(path.read_bytes() + b'{"worker": "w", "ow')
+    won = claim(study, "w", OWNER)
+    assert claims(study) == [won]
+    assert won.owner == OWNER
+
+
+def test_a_claim_taken_away_before_it_was_signed_is_not_won(study, monkeypatch):
     enqueue(study, QueueEntry("run", 0, 1))
     real = Path.rename
 
@@ -94,7 +132,7 @@ def test_a_claim_withdrawn_before_it_was_signed_is_not_won(study, monkeypatch):
     assert claims(study) == []
 
 
-def test_a_claim_withdrawn_while_it_is_signed_is_not_won(study, monkeypatch):
+def test_a_claim_taken_away_while_it_is_signed_is_not_won(study, monkeypatch):
     enqueue(study, QueueEntry("run", 0, 1))
     real = json.dumps
 

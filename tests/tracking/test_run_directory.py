@@ -13,7 +13,7 @@ def test_a_study_has_the_documented_folders(tmp_path):
     study.create()
     study.create()
     folders = {path.name for path in study.path.iterdir()}
-    assert folders == {"queue", "claimed", "done", "workers", "report", "runs"}
+    assert folders == {"queue", "claimed", "done", "inbox", "workers", "report", "runs"}
     for name in ("b", "a"):
         study.run(name).create()
     (study.runs / "note.txt").touch()

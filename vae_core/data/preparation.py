@@ -45,6 +45,12 @@ def prepare(config: DataConfig, progress: Progress | None = None) -> Dataset:
     raise UserError(f"{folder}: the prepared data set is damaged again whenever it is rebuilt; check the disk")
 
 
+def prepared_folder(config: DataConfig) -> Path:
+    """Return the folder in the cache that holds the data set which `config` describes, or will hold it."""
+    cache = cache_folder(config)
+    return cache / _key(config, open_source(config, cache))
+
+
 def cache_folder(config: DataConfig) -> Path:
     """Return where prepared data sets are kept: data.cache_dir, $VAE_SWEEP_CACHE or ~/.cache/vae-sweep."""
     chosen = config.cache_dir or os.environ.get("VAE_SWEEP_CACHE")
