@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Paint, synthesize, describe and preview data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+sandbox_app = typer.Typer(help="A real SLURM on this machine, to try sweeps of jobs on.", no_args_is_help=True)
+app.add_typer(sandbox_app, name="sandbox")
 
 Root = Annotated[Path, typer.Option("--root", help="Folder of the studies and of the MLflow and Optuna stores.")]
 Changes = Annotated[
@@ -35,7 +37,20 @@ Changes = Annotated[
     ),
 ]
 StudyName = Annotated[str | None, typer.Option("--study", help="Name of the study; default: the file's name.")]
-Launcher = Annotated[str | None, typer.Option("--launcher", help="local (worker processes) or inline (this process).")]
+Launcher = Annotated[
+    str | None,
+    typer.Option("--launcher", help="local (worker processes), inline (this process) or slurm (jobs of a cluster)."),
+]
+Profile = Annotated[str | None, typer.Option("--profile", help="slurm: named settings of the sweep or slurm.yaml.")]
+CoordinatorPlace = Annotated[
+    str | None,
+    typer.Option("--coordinator", help="foreground, detached (from this terminal) or job (slurm: a job of its own)."),
+]
+AllowDirty = Annotated[bool, typer.Option("--allow-dirty", help="slurm: run code that is not committed and pushed.")]
+Study = Annotated[str, typer.Argument(help="Name of the study.")]
+_RUN_HELP = "Runs: ids or their beginnings, cells, or cells with a seed (`loss.beta=4.0 seed=1`)."
+Runs = Annotated[list[str], typer.Argument(help=_RUN_HELP)]
+NamedRuns = Annotated[list[str], typer.Argument(help=_RUN_HELP)]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Worker processes at once.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; create nothing.")]
 
@@ -69,20 +84,26 @@ def run(
     study: StudyName = None,
     workers: Workers = None,
     launcher: Launcher = None,
+    profile: Profile = None,
+    coordinator: CoordinatorPlace = None,
+    allow_dirty: AllowDirty = False,
     root: Root = Path("runs"),
     dry_run: DryRun = False,
 ) -> None:
     """Run a sweep to its table; the same command again finishes what is missing."""
-    _check_launcher(launcher)
+    _check_choice("--launcher", launcher, ("local", "inline", "slurm"))
+    _check_choice("--coordinator", coordinator, ("foreground", "detached", "job"))
     from experiments.sweep import load_sweep
 
-    checked = load_sweep(sweep, changes, study)
+    named = {"profile": profile, "coordinator": coordinator, "kind": launcher}
+    options = [f"launcher.{name}={value}" for name, value in named.items() if value is not None]
+    checked = load_sweep(sweep, [*changes, *options], study).launched(None, workers)
     if dry_run:
-        _print_plan(checked)
+        _print_plan(checked, root)
         return
     from experiments.runner import run_sweep
 
-    raise typer.Exit(run_sweep(checked, root, _console(), launcher, workers))
+    raise typer.Exit(run_sweep(checked, root, _console(), allow_dirty=allow_dirty))
 
 
 @app.command()
@@ -96,7 +117,107 @@ def train(
     from experiments.runner import run_sweep
     from experiments.sweep import single_run
 
-    raise typer.Exit(run_sweep(single_run(config, changes, study), root, _console(), None, None))
+    raise typer.Exit(run_sweep(single_run(config, changes, study), root, _console()))
+
+
+@app.command(hidden=True)
+def coordinate(study: Study, root: Root = Path("runs")) -> None:
+    """Go on with a study from its folder alone; what detached coordinators and coordinators in jobs run."""
+    from experiments.runner import coordinate as go_on
+    from experiments.study_files import existing_study
+
+    go_on(existing_study(root.absolute(), study), _console())  # whatever became of it, it need not be started again
+
+
+@app.command()
+def attach(study: Study, root: Root = Path("runs")) -> None:
+    """Watch a study whose coordinator runs elsewhere; Ctrl-C ends the watching alone."""
+    from experiments.attach import attach as watch
+
+    raise typer.Exit(watch(root.absolute(), study, _console()))
+
+
+@app.command()
+def stop(study: Study, root: Root = Path("runs")) -> None:
+    """Stop a study: workers write checkpoints and leave, jobs are cancelled; `run` goes on later."""
+    from experiments.asking import stop as ask_to_stop
+
+    ask_to_stop(root.absolute(), study, _console())
+
+
+@app.command()
+def retry(study: Study, runs: Runs = [], root: Root = Path("runs")) -> None:  # noqa: B006 - never changed
+    """Give failed or pruned runs another try, all failed ones where none is named."""
+    from experiments.asking import retry as ask_to_retry
+
+    ask_to_retry(root.absolute(), study, runs, _console())
+
+
+@app.command()
+def prune(study: Study, runs: NamedRuns, root: Root = Path("runs")) -> None:
+    """End runs before their time, after a checkpoint."""
+    from experiments.asking import prune as ask_to_prune
+
+    ask_to_prune(root.absolute(), study, runs, _console())
+
+
+@app.command()
+def logs(
+    study: Study,
+    runs: Runs = [],  # noqa: B006 - never changed
+    root: Root = Path("runs"),
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Lines of each log to print.")] = 20,
+) -> None:
+    """Find the logs of a study's runs, workers and SLURM jobs, and print the ends of the newest."""
+    from experiments.log_files import show_logs
+
+    show_logs(root.absolute(), study, runs, lines, _console())
+
+
+@app.command()
+def doctor(
+    root: Root = Path("runs"),
+    profile: Profile = None,
+) -> None:
+    """Check this machine, the run root and the site's SLURM, each with a verdict and a remedy."""
+    from experiments.doctor import show_checks
+
+    raise typer.Exit(show_checks(root, profile, _console()))
+
+
+@sandbox_app.command("start")
+def sandbox_start(
+    nodes: Annotated[int, typer.Option(min=1, max=8, help="Nodes.")] = 2,
+    gpus: Annotated[int, typer.Option(min=0, max=8, help="Fake GPUs of each node.")] = 2,
+) -> None:
+    """Start a SLURM of one's own on this machine, with fake GPUs; needs root and Debian's packages."""
+    from experiments.sandbox_command import start
+
+    start(_console(), nodes, gpus)
+
+
+@sandbox_app.command("stop")
+def sandbox_stop() -> None:
+    """Cancel the sandbox's jobs and end its daemons."""
+    from experiments.sandbox_command import stop as stop_sandbox
+
+    stop_sandbox(_console())
+
+
+@sandbox_app.command("status")
+def sandbox_status() -> None:
+    """Show the sandbox's daemons, nodes and jobs."""
+    from experiments.sandbox_command import status as sandbox_state
+
+    sandbox_state(_console())
+
+
+@sandbox_app.command("env")
+def sandbox_env() -> None:
+    """Print the line that makes a shell use the sandbox: eval "$(vae-sweep sandbox env)"."""
+    from experiments.sandbox_command import env
+
+    env()
 
 
 @app.command()
@@ -209,23 +330,29 @@ def data_preview(
     preview(config, changes, output, _console())
 
 
-def _print_plan(sweep: "Sweep") -> None:  # type: ignore[name-defined]  # noqa: F821 - imported by the caller
+def _print_plan(sweep: "Sweep", root: Path) -> None:  # type: ignore[name-defined]  # noqa: F821 - imported by the caller
     from experiments.datasets import Datasets
     from experiments.runner import check_plan, preparation_progress
 
     console = _console()
     with preparation_progress(console) as progress:
-        plan = check_plan(sweep, Datasets(sweep.where, progress))
+        datasets = Datasets(sweep.where, progress)
+        plan = check_plan(sweep, datasets)
     typer.echo(f"{sweep.question}")
     for params in sweep.grid() if sweep.file.sampler == "grid" else []:
         typer.echo(f"  {sweep.cell_name(params)}")
     typer.echo(plan.words())
+    if sweep.file.launcher.kind == "slurm":
+        from experiments.submitting import script
+        from tracking.run_directory import StudyDirectory
+
+        typer.echo(f"\n{script(sweep, StudyDirectory(root.absolute() / sweep.name), datasets, plan.runs)}\n")
     typer.echo("dry run: nothing was created; leave --dry-run out to run it")
 
 
-def _check_launcher(launcher: str | None) -> None:
-    if launcher not in (None, "local", "inline"):
-        raise UserError(f"--launcher {launcher}: no such launcher; valid: local, inline")
+def _check_choice(option: str, value: str | None, valid: tuple[str, ...]) -> None:
+    if value is not None and value not in valid:
+        raise UserError(f"{option} {value}: no such {option.strip('-')}; valid: {', '.join(valid)}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,74 +3,29 @@
 It plans trials, queues runs, judges leases, and forwards what the journals say to the ledger, Optuna and MLflow.
 """
 
-import contextlib
-import os
-import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from experiments.attempts import next_attempt
 from experiments.datasets import Datasets
-from experiments.history import HistoryTail, RunHistory, read_info
+from experiments.history import HistoryTail, read_info
+from experiments.inbox import Request, requests
 from experiments.launchers import Launcher
-from experiments.ledger import Ledger, TrialRecord
+from experiments.leases import Leases
+from experiments.ledger import Ledger, TrialEnd, TrialRecord
 from experiments.optuna_view import OptunaView
+from experiments.run_watch import RunWatch
 from experiments.study import plan_run
 from experiments.sweep import Sweep
-from tracking.checkpoints import newest_checkpoint
-from tracking.heartbeat import LeaseWatch, process_identity, process_is_alive
-from tracking.journal import JournalWriter, read_journal
 from tracking.mlflow_sink import MlflowSink
-from tracking.queue import Claim, QueueEntry, claims, enqueue, finish, queued, withdraw
-from tracking.run_directory import RunDirectory, StudyDirectory
+from tracking.queue import Claim, claims, finish, queued
+from tracking.run_directory import StudyDirectory
 from vae_core.config import run_id
 from vae_core.errors import UserError
 
-State = Literal["waiting", "running", "done", "failed"]
 _FORWARD_EVERY_S = 2.0
-_LEASE_POLLS = 10
-
-
-@dataclass
-class RunWatch:
-    """One planned run: where it is, what it has written, and what of that has been passed on."""
-
-    directory: RunDirectory
-    info: dict[str, Any]
-    order: int
-    tail: HistoryTail
-    running: bool = False
-    claim: Claim | None = None
-    changed: bool = True
-    forwarded: bool = False  # everything, the end included, is in MLflow
-    forwarded_at: float = field(default=float("-inf"))
-
-    @property
-    def history(self) -> RunHistory:
-        """Return what the run's journals say."""
-        return self.tail.history
-
-    @property
-    def state(self) -> State:
-        """Return the run's state as people see it."""
-        status = self.history.status
-        if status == "done":
-            return "done"
-        if status == "failed" and not self.retries_memory:
-            return "failed"
-        return "running" if self.running else "waiting"
-
-    @property
-    def retries_memory(self) -> bool:
-        """Return whether the run ended out of memory at its full pixel budget, which is tried once with half."""
-        end = self.history.end
-        return bool(end and end["failure"] == "oom" and end["pixel_budget_scale"] == 1.0)
-
-    @property
-    def ended(self) -> bool:
-        """Return whether no further attempt will be made."""
-        return self.state in ("done", "failed")
+_STATUSES = {"done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
 
 class Coordinator:
@@ -106,33 +61,43 @@ class Coordinator:
         self._ledger = ledger
         self._view = view
         self._sink = sink
-        self._launcher = launcher
+        self.launcher = launcher
         self._show = show
-        self._leases = LeaseWatch()
+        settings = sweep.file.launcher
+        self._leases = Leases(
+            study,
+            lease_s=settings.lease_s,
+            stall_timeout_s=settings.stall_timeout_s,
+            patience_s=settings.slurm.requeue_patience_s,
+            job_state=launcher.job_state,
+        )
         self._stopping = False
+        self.ends_jobs = not launcher.outlives_coordinator
         self._grid_asked = False
         self._waiting: set[str] = set()
         self._problems: dict[str, str] = {}
         for trial in ledger.trials:
             self._watch_trial(trial)
+        self._mark_retried()
 
     def request_stop(self) -> None:
-        """Stop after the next look; workers write checkpoints. Safe in a signal handler."""
+        """Leave after the next look; workers that cannot go on alone write checkpoints. Safe in a signal handler."""
         self._stopping = True
 
     def run(self) -> bool:
         """Reconcile until the sweep is finished; return False where it was stopped before that."""
         self._look()
-        pace = self._launcher.pace()
+        pace = self.launcher.pace()
         while not self._finished() and not self._stopping:
             next(pace)
             self._look()
         stopped = not self._finished()
-        self._launcher.request_stop()
-        self._launcher.wait(timeout_s=60.0 if stopped else 10.0)
+        if self.ends_jobs or not stopped:
+            self.launcher.request_stop()
+            self.launcher.wait(timeout_s=60.0 if stopped else 10.0)
         self._observe()
         self._tell()
-        self._forward(final=True, stopped=stopped)
+        self._forward(final=True, stopped=stopped and self.ends_jobs)
         self._show(self)
         return not stopped
 
@@ -141,14 +106,19 @@ class Coordinator:
         """Return the study's trials."""
         return self._ledger.trials
 
+    def words(self) -> str | None:
+        """Return what there is to say of the jobs, in one line."""
+        return self.launcher.words()
+
     def _look(self) -> None:
+        self._read_inbox()
         self._plan()
         self._observe()
         self._care()
         self._tell()
         self._forward(final=False, stopped=False)
         if not self._finished():
-            self._launcher.ensure(sum(not watch.ended for watch in self.runs.values()))
+            self.launcher.ensure(sum(not watch.ended for watch in self.runs.values()))
         self._show(self)
 
     def _finished(self) -> bool:
@@ -158,7 +128,7 @@ class Coordinator:
     def _plan(self) -> None:
         """Ask for trials: every cell of a grid at once, of a sampler one ahead of each worker."""
         if self.sweep.file.sampler == "tpe":
-            while not self._all_asked() and self._open_runs() < 2 * self._launcher.workers:
+            while not self._all_asked() and self._open_runs() < 2 * self.launcher.workers:
                 self._ask_proposed(self._view.propose())
         elif not self._grid_asked:
             asked = [trial.params for trial in self._ledger.trials]
@@ -216,78 +186,44 @@ class Coordinator:
     def _care(self) -> None:
         """Give every run that is neither ended, queued nor held by a living worker its next attempt."""
         for identifier, watch in self.runs.items():
-            watch.running = False
             claim = watch.claim
+            held = self._leases.judge(watch.directory, claim) if claim else None
+            watch.running = held == "working"
+            if claim and claim.owner and claim.owner.get("job") and held == "lost":
+                self.launcher.lost(claim.owner["job"])
             if watch.ended:
-                if claim and not self._holds(watch, claim):
+                if claim and held == "lost":
                     finish(self.study, claim)
-            elif claim and self._holds(watch, claim):
-                watch.running = True
-            elif identifier not in self._waiting:
-                self._next_attempt(watch)
-            elif claim:
-                withdraw(self.study, claim)  # killed between queueing the next attempt and this
+            elif held == "lost" or (claim is None and identifier not in self._waiting):
+                next_attempt(self.study, watch, self.sweep.file.launcher.max_retries)
 
-    def _holds(self, watch: RunWatch, claim: Claim) -> bool:
-        """Return whether the claim's worker is alive and at work on it."""
-        lease = self._leases.observe(watch.directory, claim.entry.attempt)
-        settings = self.sweep.file.launcher
-        alive = process_is_alive(**claim.owner) if claim.owner else None
-        if alive and lease.progress_unchanged_s > settings.stall_timeout_s and not watch.ended:
-            _kill(claim)
-            return True  # its death is seen at the next look
-        if alive is None:
-            silent = lease.alive_unchanged_s > settings.lease_s and lease.polls_unchanged >= _LEASE_POLLS
-            return not silent
-        return alive
+    def _read_inbox(self) -> None:
+        """Apply what people have asked for; a request is removed once it is in the ledger or in a run's folder."""
+        for path, request in requests(self.study):
+            self._apply(request)
+            path.unlink()
 
-    def _next_attempt(self, watch: RunWatch) -> None:
-        watch.changed = watch.tail.poll() or watch.changed
-        if watch.ended:  # the worker came to the end, and left, after the last look at its journal
+    def _apply(self, request: Request) -> None:
+        if request.what == "stop":
+            self._stopping = self.ends_jobs = True
             return
-        attempts = watch.directory.attempts()
-        held = watch.claim.entry.attempt if watch.claim else -1
-        number = max([*attempts, held, -1]) + 1
-        if self._lost_in_a_row(watch, attempts) > self.sweep.file.launcher.max_retries:
-            self._give_up(watch, number)
-        else:
-            scale = 0.5 if watch.retries_memory else _scale(watch)
-            enqueue(self.study, QueueEntry(watch.directory.id, number, watch.order, scale))
-        if watch.claim:
-            withdraw(self.study, watch.claim)
+        for identifier in request.runs:
+            watch = self.runs.get(identifier)
+            if watch is None:
+                continue
+            if request.what == "prune" and not watch.ended:
+                watch.directory.prune_file.touch()
+            elif request.what == "retry" and watch.state in ("failed", "pruned"):
+                watch.directory.prune_file.unlink(missing_ok=True)
+                self._ledger.retry(identifier, max(watch.directory.attempts()))
+                self._mark_retried()
 
-    def _lost_in_a_row(self, watch: RunWatch, attempts: list[int]) -> int:
-        """Return how many of the newest attempts ended without a checkpoint."""
-        lost = 0
-        for number in reversed(attempts):
-            kinds = {line.kind for line in read_journal(watch.directory.attempt(number).journal_file)}
-            if kinds & {"checkpoint", "interrupted"}:
-                break
-            lost += 1
-        return lost
-
-    def _give_up(self, watch: RunWatch, number: int) -> None:
-        """Record, as an attempt of its own, that the machine and not the run is to blame."""
-        found = newest_checkpoint(watch.directory, number)
-        identity = process_identity()
-        retries = self.sweep.file.launcher.max_retries
-        with JournalWriter(watch.directory.attempt(number).journal_file) as journal:
-            journal.append(
-                "attempt",
-                attempt=number,
-                worker="coordinator",
-                host=identity["host"],
-                pid=identity["pid"],
-                device=None,
-                continues={"attempt": found.attempt, "n": found.covers} if found else None,
-                start_step=found.step if found else 0,
-                tags=watch.history.tags,
-            )
-            reason = (
-                f"{retries + 1} attempts in a row were lost without a new checkpoint; "
-                f"the workers' logs are in {self.study.workers}"
-            )
-            journal.append("end", status="failed", failure="infrastructure", reason=reason, traceback=None)
+    def _mark_retried(self) -> None:
+        """Make the ledger's retries count for its runs and its trials."""
+        for identifier, attempt in self._ledger.retried.items():
+            watch = self.runs.get(identifier)
+            if watch and watch.retried_after != attempt:
+                watch.retried_after, watch.changed, watch.forwarded = attempt, True, False
 
     def _tell(self) -> None:
         """Report the first seed's curve and tell the trials whose runs have all ended."""
@@ -306,7 +242,7 @@ class Coordinator:
                 values = [watch.history.metric_at_best(metric) for watch in watches]
                 self._ledger.tell(trial.number, "COMPLETE", sum(values) / len(values))
             elif all(watch.ended for watch in watches):
-                self._ledger.tell(trial.number, "FAIL", None)
+                self._ledger.tell(trial.number, *_unfinished_end(trial, watches))
         self._view.sync()
 
     def _forward(self, *, final: bool, stopped: bool) -> None:
@@ -316,7 +252,7 @@ class Coordinator:
             due = final or watch.ended or now - watch.forwarded_at > _FORWARD_EVERY_S
             if watch.forwarded or not due or not (watch.changed or final):
                 continue
-            status = {"done": "FINISHED", "failed": "FAILED"}.get(watch.state, "KILLED" if stopped else None)
+            status = _STATUSES.get(watch.state, "KILLED" if stopped else None)
             report = self._sink.forward(watch.directory, watch.info, final_status=status)
             self._problems.pop(watch.directory.id, None)
             if report.problem is not None:
@@ -327,13 +263,10 @@ class Coordinator:
             watch.forwarded = watch.ended and report.complete
 
 
-def _scale(watch: RunWatch) -> float:
-    """Return the share of the pixel budget that the run has come down to."""
-    return watch.claim.entry.pixel_budget_scale if watch.claim else 1.0
-
-
-def _kill(claim: Claim) -> None:
-    """Kill the worker that holds the claim, on this machine; an inline worker is this process and is left alone."""
-    if claim.owner and claim.owner["pid"] != os.getpid():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(claim.owner["pid"], signal.SIGKILL)
+def _unfinished_end(trial: TrialRecord, watches: list[RunWatch]) -> tuple[TrialEnd, float | None]:
+    """Return state and value of a trial not all of whose runs came to their end; Optuna values a pruned one by its
+    newest report.
+    """
+    if any(watch.state == "failed" for watch in watches):
+        return "FAIL", None
+    return "PRUNED", trial.reports[max(trial.reports)] if trial.reports else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from vae_core.config import RunConfig
+from vae_core.config import DataConfig, RunConfig
 from vae_core.data import Dataset, prepare
 from vae_core.errors import UserError
 
@@ -19,6 +19,12 @@ class Datasets:
         self._where = where
         self._progress = progress
         self._prepared: dict[str, Dataset] = {}
+        self._configs: dict[str, DataConfig] = {}
+
+    @property
+    def configs(self) -> list[DataConfig]:
+        """Return the distinct `data` sections prepared so far."""
+        return list(self._configs.values())
 
     def of(self, config: RunConfig) -> Dataset:
         """Return the data set of a run.
@@ -32,4 +38,5 @@ class Datasets:
                 self._prepared[key] = prepare(config.data, self._progress)
             except UserError as error:
                 raise UserError([f"{self._where}: {message}" for message in error.messages]) from error
+            self._configs[key] = config.data
         return self._prepared[key]

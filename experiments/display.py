@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,16 +11,27 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from experiments.coordinator import Coordinator, RunWatch
+    from experiments.run_watch import RunWatch
 
 _MAX_ROWS = 24
 _PLAIN_EVERY_S = 20.0
-_STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "failed": "bold red"}
+_STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "failed": "bold red", "pruned": "dim"}
+_JOB_COLUMNS = ("job", "node", "queued")
 _COLUMNS = (
     ("val ELBO", "val/elbo", "{:.2f}"),
     ("SSIM", "val/ssim", "{:.3f}"),
     ("AU", "latent/active_units", "{:.0f}"),
 )
+
+
+class Shown(Protocol):
+    """A study with its runs in their order; a coordinator, or somebody who looks on."""
+
+    runs: "dict[str, RunWatch]"
+    warning: str | None
+
+    def words(self) -> str | None:
+        """Return what there is to say beside the runs, in one line."""
 
 
 def duration(seconds: float) -> str:
@@ -56,6 +67,7 @@ class Display:
         self._workers = workers
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
         self._states: dict[str, str] = {}
+        self._attempts: dict[str, int] = {}
         self._spoke = time.monotonic()
         self._warning: str | None = None
 
@@ -68,7 +80,7 @@ class Display:
         if self._live:
             self._live.stop()
 
-    def show(self, coordinator: "Coordinator") -> None:
+    def show(self, coordinator: Shown) -> None:
         """Show the present state."""
         watches = list(coordinator.runs.values())
         if self._live:
@@ -77,22 +89,29 @@ class Display:
                 Text(f"{watch.info['cell']} seed={watch.info['seed']}{_why(watch)}", style="red")
                 for watch in [watch for watch in watches if watch.state == "failed"][:5]
             ]
+            if words := coordinator.words():
+                parts.append(Text(words))
             if coordinator.warning:
                 parts.append(Text(coordinator.warning, style="yellow"))
             self._live.update(Group(*parts))
         else:
-            self._say(watches, coordinator.warning)
+            self._say(watches, coordinator.words(), coordinator.warning)
 
     def _table(self, watches: "Sequence[RunWatch]") -> Table:
         table = Table(title=None, expand=False)
-        for name in ("cell", "seed", "state", "epoch", "ETA"):
-            table.add_column(name, justify="left" if name in ("cell", "state") else "right", no_wrap=True)
+        in_jobs = any(watch.history.place.get("job") for watch in watches)
+        for name in ("cell", "seed", "state", *(_JOB_COLUMNS if in_jobs else ()), "epoch", "ETA"):
+            justify: Literal["left", "right"] = "left" if name in ("cell", "state", "node") else "right"
+            table.add_column(name, justify=justify, no_wrap=True)
         for name, _, _ in _COLUMNS:
             table.add_column(name, justify="right", no_wrap=True)
         usual = _usual_epoch_s(watches)
         shown = _most_interesting(watches)
         for watch in shown:
-            table.add_row(*self._cells(watch, usual), style=_STYLES[watch.state])
+            cells = self._cells(watch, usual)
+            if in_jobs:
+                cells[3:3] = _job_cells(watch)
+            table.add_row(*cells, style=_STYLES[watch.state])
         if len(shown) < len(watches):
             table.caption = f"{len(watches) - len(shown)} more runs"
         return table
@@ -115,22 +134,53 @@ class Display:
             words.append(f"about {duration(sum(known) / self._workers)} left")
         return f"{counted(len(watches), 'run')}: " + ", ".join(words)
 
-    def _say(self, watches: "Sequence[RunWatch]", warning: str | None) -> None:
+    def _say(self, watches: "Sequence[RunWatch]", words: str | None, warning: str | None) -> None:
         for watch in watches:
+            self._say_attempt(watch)
             if watch.state != self._states.get(watch.directory.id, "waiting"):
                 cell, seed, state, epoch, _, elbo, ssim, units = self._cells(watch, None)
                 numbers = f", val ELBO {elbo}, SSIM {ssim}, {units} active units" if elbo else ""
-                self._line(f"{cell} seed={seed}: {state}, epoch {epoch}{numbers}{_why(watch)}")
+                where = _where(watch) if state == "running" else ""
+                self._line(f"{cell} seed={seed}: {state}{where}, epoch {epoch}{numbers}{_why(watch)}")
                 self._states[watch.directory.id] = watch.state
         if warning and warning != self._warning:
             self._line(warning)
         self._warning = warning
         if time.monotonic() - self._spoke > _PLAIN_EVERY_S:
-            self._line(self._summary(watches))
+            self._line("; ".join(filter(None, (self._summary(watches), words))))
+
+    def _say_attempt(self, watch: "RunWatch") -> None:
+        """Say where a run went on, and whether what came after its newest checkpoint was lost."""
+        attempt = watch.history.attempt
+        if attempt is None or attempt <= self._attempts.get(watch.directory.id, 0):
+            return
+        self._attempts[watch.directory.id] = attempt
+        ends = {"interrupted": "was interrupted", "failed": "failed"}
+        before = ends.get(watch.history.after or "lost", "was lost before it could write another")
+        run = f"{watch.info['cell']} seed={watch.info['seed']}"
+        goes_on = f"attempt {attempt} goes on from {_start(watch)}{_where(watch)}"
+        self._line(f"{run}: attempt {attempt - 1} {before}; {goes_on}")
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         self._spoke = time.monotonic()
+
+
+def _start(watch: "RunWatch") -> str:
+    step = watch.history.start_step
+    return f"the checkpoint of step {step}" if step else "the start"
+
+
+def _where(watch: "RunWatch") -> str:
+    """Return job and node of a run, where it has a job."""
+    place = watch.history.place
+    return f" in job {place['job']} on {place['host']}" if place.get("job") else ""
+
+
+def _job_cells(watch: "RunWatch") -> list[str]:
+    place = watch.history.place
+    wait_s = place.get("wait_s")
+    return [place.get("job") or "", place.get("host") or "", "" if wait_s is None else duration(wait_s)]
 
 
 def _why(watch: "RunWatch") -> str:
@@ -148,6 +198,6 @@ def _most_interesting(watches: "Sequence[RunWatch]") -> "list[RunWatch]":
     """Return at most `_MAX_ROWS` runs in their order, running and failed ones first."""
     if len(watches) <= _MAX_ROWS:
         return list(watches)
-    rank = {"running": 0, "failed": 1, "waiting": 2, "done": 3}
+    rank = {"running": 0, "failed": 1, "waiting": 2, "pruned": 3, "done": 4}
     chosen = sorted(watches, key=lambda watch: (rank[watch.state], watch.order))[:_MAX_ROWS]
     return sorted(chosen, key=lambda watch: watch.order)

@@ -21,6 +21,10 @@ class RunHistory:
         result: fields of the `result` line: test metrics, verdict, best epoch.
         end: fields of the `end` line: status, failure, reason.
         interrupted: whether the newest attempt stopped because it was asked to.
+        place: where the newest attempt runs: host, job, gpus, wait_s.
+        start_step: optimizer steps that the newest attempt found done.
+        after: how the attempt before the newest one ended, interrupted or lost; None: there is none.
+        lost: why the newest attempt could not go on, where the machine said so.
         last_ms: time of the newest line, ms since 1970.
     """
 
@@ -32,6 +36,10 @@ class RunHistory:
     result_attempt: int | None = None
     end: dict[str, Any] | None = None
     interrupted: bool = False
+    place: dict[str, Any] = field(default_factory=dict)
+    start_step: int = 0
+    after: str | None = None
+    lost: str | None = None
     first_ms: int | None = None
     last_ms: int | None = None
 
@@ -41,13 +49,18 @@ class RunHistory:
         self.last_ms = line.time_ms
         match line.kind:
             case "attempt":
-                self.attempt, self.interrupted, self.end = attempt, False, None
+                self.attempt, self.interrupted, self.end, self.lost = attempt, False, None, None
                 self.tags = line.fields["tags"]
+                self.start_step = line.fields["start_step"]
+                self.after = line.fields.get("after")
+                self.place = {name: line.fields.get(name) for name in ("host", "job", "gpus", "wait_s")}
             case "epoch":
                 self.epochs[line.fields["epoch"]] = line.fields["metrics"]
                 self.seconds[line.fields["epoch"]] = line.fields["seconds"]
             case "interrupted":
                 self.interrupted = True
+            case "lost":
+                self.lost = line.fields["reason"]
             case "result":
                 self.result, self.result_attempt = line.fields, attempt
             case "end":
@@ -55,7 +68,7 @@ class RunHistory:
 
     @property
     def status(self) -> str | None:
-        """Return `done` or `failed` for a run that has ended, else None."""
+        """Return `done`, `failed` or `pruned` for a run that has ended, else None."""
         return str(self.end["status"]) if self.end else None
 
     def metric_at_best(self, name: str) -> float:
@@ -65,21 +78,21 @@ class RunHistory:
         return self.epochs[self.result["best_epoch"]][name]
 
 
-def run_state(history: RunHistory, is_held: bool) -> Literal["waiting", "running", "done", "failed"]:
+def run_state(history: RunHistory, is_held: bool) -> Literal["waiting", "running", "done", "failed", "pruned"]:
     """Return where a run is, as people see it; `is_held`: a worker that may be alive has claimed it."""
     if history.status == "done":
         return "done"
     if history.status == "failed":
         return "failed"
+    if history.status == "pruned":
+        return "pruned"
     return "running" if is_held and not history.interrupted else "waiting"
 
 
 def held_runs(study: StudyDirectory) -> set[str]:
     """Return the ids of the runs that a worker has claimed which is not known to be dead."""
     return {
-        claim.entry.run
-        for claim in claims(study)
-        if claim.owner is None or process_is_alive(**claim.owner) is not False
+        claim.entry.run for claim in claims(study) if claim.owner is None or process_is_alive(claim.owner) is not False
     }
 
 

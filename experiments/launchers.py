@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from experiments.failures import OperationError
+from experiments.leases import JobState
 from experiments.worker import Worker, presence_file
 from tracking.files import read_json
 from tracking.heartbeat import process_is_alive
@@ -25,9 +26,24 @@ class LauncherError(OperationError):
 
 
 class Launcher(Protocol):
-    """Keeps workers alive for a study."""
+    """Keeps workers alive for a study.
+
+    Attributes:
+        workers: how many at once.
+        outlives_coordinator: whether workers go on, and come back when killed, while no coordinator is there.
+    """
 
     workers: int
+    outlives_coordinator: bool
+
+    def job_state(self, job: str) -> JobState | None:
+        """Return what the scheduler says of a job; None: there is none, or it does not answer."""
+
+    def lost(self, job: str) -> None:
+        """Take note that a worker in this job is lost."""
+
+    def words(self) -> str | None:
+        """Return what there is to say of the jobs in one line, for the live table."""
 
     def ensure(self, wanted: int) -> None:
         """Start workers until `wanted` (at most `workers`) are alive."""
@@ -51,6 +67,8 @@ class LocalLauncher:
         threads: CPU threads of each.
         idle_timeout_s: s after which a worker without work leaves.
     """
+
+    outlives_coordinator = False
 
     def __init__(self, study: StudyDirectory, workers: int, threads: int, idle_timeout_s: float) -> None:
         self.workers = workers
@@ -76,6 +94,15 @@ class LocalLauncher:
         while True:
             time.sleep(_POLL_S)
             yield
+
+    def job_state(self, job: str) -> None:
+        """Return nothing: there is no scheduler."""
+
+    def lost(self, job: str) -> None:
+        """Nothing to note: there are no jobs."""
+
+    def words(self) -> None:
+        """Return nothing: there are no jobs."""
 
     def request_stop(self) -> None:
         """Send SIGTERM to every living worker of the study, also to those of an earlier coordinator."""
@@ -144,7 +171,7 @@ class LocalLauncher:
                 who = read_json(path)
             except FileNotFoundError:
                 continue  # it left in the meantime
-            alive = process_is_alive(who["host"], who["pid"], who["start_time"])
+            alive = process_is_alive(who)
             if alive:
                 pids.append(who["pid"])
             elif alive is False:  # killed, and so was the coordinator that would have noticed
@@ -156,6 +183,7 @@ class InlineLauncher:
     """One worker in the coordinator's process, which looks up between two events of the trainer."""
 
     workers = 1
+    outlives_coordinator = False
 
     def __init__(self, study: StudyDirectory) -> None:
         self._worker = Worker(study, f"inline-{os.getpid()}", idle_timeout_s=float("inf"))
@@ -173,6 +201,15 @@ class InlineLauncher:
                 looked = time.monotonic()
         while True:
             yield
+
+    def job_state(self, job: str) -> None:
+        """Return nothing: there is no scheduler."""
+
+    def lost(self, job: str) -> None:
+        """Nothing to note: there are no jobs."""
+
+    def words(self) -> None:
+        """Return nothing: there are no jobs."""
 
     def request_stop(self) -> None:
         """Ask for a checkpoint after the current optimizer step."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from tracking.journal import JournalWriter, Line, read_journal
 from tracking.run_directory import StudyDirectory
 
-TrialEnd = Literal["COMPLETE", "FAIL"]
+TrialEnd = Literal["COMPLETE", "FAIL", "PRUNED"]
 
 
 @dataclass
@@ -18,7 +18,7 @@ class TrialRecord:
         runs: (run id, seed) of every run.
         asked_ms, told_ms: milliseconds since 1970.
         reports: epoch -> value of the first seed's run.
-        value: mean over seeds; None for a failed trial.
+        value: mean over seeds; None for a failed trial; of a pruned one its newest report.
     """
 
     number: int
@@ -37,6 +37,7 @@ class Ledger:
 
     def __init__(self, study: StudyDirectory) -> None:
         self.trials: list[TrialRecord] = []
+        self.retried: dict[str, int] = {}  # run id -> the attempt after which somebody asked for another try
         for line in read_journal(study.trials_file):
             self._apply(line)
         self._writer = JournalWriter(study.trials_file)
@@ -58,12 +59,18 @@ class Ledger:
         if self.trials[trial].state is None:
             self._apply(self._writer.append("tell", trial=trial, state=state, value=value))
 
+    def retry(self, run: str, attempt: int) -> None:
+        """Record that the run gets another try after its attempt number `attempt`; its trials are open again."""
+        self._apply(self._writer.append("retry", run=run, attempt=attempt))
+
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
 
     def _apply(self, line: Line) -> None:
         _apply(self.trials, line)
+        if line.kind == "retry":
+            self.retried[line.fields["run"]] = line.fields["attempt"]
 
 
 def read_trials(study: StudyDirectory) -> list[TrialRecord]:
@@ -85,3 +92,7 @@ def _apply(trials: list[TrialRecord], line: Line) -> None:
         case "tell":
             trial = trials[fields["trial"]]
             trial.state, trial.value, trial.told_ms = fields["state"], fields["value"], line.time_ms
+        case "retry":
+            for trial in trials:
+                if fields["run"] in dict(trial.runs):
+                    trial.state = trial.value = trial.told_ms = None

@@ -113,6 +113,9 @@ class OptunaView:
         """Add, report and tell whatever the ledger holds and the study does not."""
         with _quietly():
             found = self._study.get_trials(deepcopy=False)
+            if any(trial.state.is_finished() and not record.state for record, trial in zip(self._trials, found)):  # noqa: B905 - the study may be behind
+                self._study = self._anew()  # a trial is open again, which Optuna has no word for
+                found = []
             for record in self._trials[len(found) :]:
                 self._study.add_trial(self._frozen(record))
             for record, trial in zip(self._trials, found, strict=False):
@@ -125,7 +128,8 @@ class OptunaView:
         for step in sorted(record.reports.keys() - trial.intermediate_values.keys()):
             writable.report(record.reports[step], step)
         if record.state is not None:
-            self._study.tell(record.number, record.value, TrialState[record.state], skip_if_finished=True)
+            value = record.value if record.state == "COMPLETE" else None  # of a pruned one Optuna finds it itself
+            self._study.tell(record.number, value, TrialState[record.state], skip_if_finished=True)
 
     def _open(self) -> optuna.Study:
         with _quietly():

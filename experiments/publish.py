@@ -5,6 +5,7 @@ from pathlib import Path
 from experiments.report import Report, build
 from tracking.files import write_atomic
 from tracking.mlflow_sink import MlflowSink
+from tracking.replay import gpu_hours
 from tracking.run_directory import StudyDirectory
 
 _FILES = ("table.md", "table.csv", "runs.csv", "overview.png")
@@ -26,6 +27,9 @@ def write_report(study: StudyDirectory) -> Report:
 def publish_parent(sink: MlflowSink, study: StudyDirectory, status: str, end_ms: int | None = None) -> str | None:
     """Put the study's files on its MLflow run and end it (now, or at `end_ms`); return what MLflow refused."""
     files: dict[str, Path] = {"sweep.yaml": study.sweep_file, "provenance.json": study.provenance_file}
+    if study.code_archive.exists():
+        files["code.tar.gz"] = study.code_archive
     files |= {name: study.report / name for name in _FILES if (study.report / name).exists()}
-    report = sink.log_parent({}, files)
+    hours = sum(gpu_hours(study.run(run)) for run in study.run_ids())
+    report = sink.log_parent({"gpu_hours": hours} if hours else {}, files)
     return report.problem or sink.finish_parent(status, end_ms).problem

@@ -16,7 +16,7 @@ from experiments.study_files import existing_study
 from experiments.sweep import stored_sweep
 from tracking.mlflow_sink import MlflowSink
 
-_STATUS = {"done": "FINISHED", "failed": "FAILED"}
+_STATUS = {"done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
 
 def rebuild(root: Path, name: str, console: Console) -> None:
@@ -40,8 +40,9 @@ def rebuild(root: Path, name: str, console: Console) -> None:
         ended = all(run.info_file.exists() for run in runs)
         planned = [run for run in dict.fromkeys(runs) if run.info_file.exists()]  # killed before it planned the rest
         for run in track(planned, "MLflow", console=console, transient=True):
-            status = _STATUS.get(read_history(run).status or "", "KILLED")
-            ended = ended and status != "KILLED"
+            state = read_history(run).status
+            status = _STATUS.get(state or "", "KILLED")
+            ended = ended and state is not None
             problems.append(sink.forward(run, read_info(run), final_status=status).problem)
         write_report(study)
         told = [trial.told_ms for trial in trials if trial.told_ms]

@@ -13,8 +13,8 @@ from tracking.files import read_json
 from tracking.run_directory import StudyDirectory
 from vae_core.yaml_io import load_yaml
 
-State = Literal["done", "failed", "running", "waiting"]
-STATES: tuple[State, ...] = ("done", "failed", "running", "waiting")
+State = Literal["done", "failed", "pruned", "running", "waiting"]
+STATES: tuple[State, ...] = ("done", "failed", "pruned", "running", "waiting")
 
 
 @dataclass(frozen=True)

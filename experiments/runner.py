@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,13 +18,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from experiments.coordinator import Coordinator
 from experiments.datasets import Datasets
 from experiments.display import Display, counted
+from experiments.failures import OperationError
 from experiments.launchers import InlineLauncher, Launcher, LocalLauncher
 from experiments.ledger import Ledger, read_trials
 from experiments.optuna_view import OptunaView, open_storage
 from experiments.publish import publish_parent, write_report
 from experiments.stores import Stores
 from experiments.study import coordinator_lock, open_study, study_folder
-from experiments.sweep import Sweep
+from experiments.submitting import (
+    coordinator_log,
+    keep_code,
+    keep_launcher,
+    kept_launcher,
+    refuse_impossible_jobs,
+    refuse_unclean_code,
+    slurm_launcher,
+    start_detached,
+    submit_coordinator,
+)
+from experiments.sweep import Sweep, stored_sweep
+from slurm.errors import SlurmError
 from tracking.files import read_json
 from tracking.mlflow_sink import MlflowSink
 from tracking.run_directory import StudyDirectory
@@ -39,6 +52,7 @@ from vae_core.trainer import DeviceMissingError, resolve_device
 
 _DONE, _SOME_FAILED, _STOPPED = 0, 1, 130
 _FEWEST_IMAGES = 2
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,8 @@ def check_plan(sweep: Sweep, datasets: Datasets) -> Plan:
     Raises:
         UserError: the data cannot be prepared, or a model is impossible; all of them at once.
     """
-    _refuse_missing_device(sweep)
+    if sweep.file.launcher.kind != "slurm":
+        _refuse_missing_device(sweep)
     cells = sweep.grid() if sweep.file.sampler == "grid" else _samples(sweep)
     parameters: list[int] = []
     mistakes: list[str] = []
@@ -157,16 +172,32 @@ def preparation_progress(console: Console) -> Iterator[Any]:
         yield report
 
 
-def run_sweep(sweep: Sweep, root: Path, console: Console, launcher: str | None, workers: int | None) -> int:
+def run_sweep(
+    sweep: Sweep,
+    root: Path,
+    console: Console,
+    launcher: str | None = None,
+    workers: int | None = None,
+    *,
+    allow_dirty: bool = False,
+) -> int:
     """Run (or finish) a sweep, print its table, and return the exit code.
 
     Args:
         sweep: a checked sweep.
         root: folder of the studies and of the MLflow and Optuna stores.
         console: where to show progress and the table.
-        launcher: `local` or `inline`; default: the sweep's.
+        launcher: `local`, `inline` or `slurm`; default: the sweep's.
         workers: worker processes; default: the sweep's, else CPU cores / `train.threads`.
+        allow_dirty: whether SLURM jobs may run code that is not committed and pushed.
     """
+    sweep = sweep.launched(launcher, workers)
+    study = StudyDirectory(root.absolute() / sweep.name)
+    if sweep.file.launcher.kind == "slurm":
+        refuse_unclean_code(study, allow_dirty)
+        refuse_impossible_jobs(sweep, study)
+    elif sweep.file.launcher.coordinator == "job":
+        raise UserError(f"{sweep.where}: launcher.coordinator: job needs launcher.kind: slurm; use detached")
     with preparation_progress(console) as progress:
         datasets = Datasets(sweep.where, progress)
         plan = check_plan(sweep, datasets)
@@ -175,26 +206,59 @@ def run_sweep(sweep: Sweep, root: Path, console: Console, launcher: str | None, 
     console.print(f"{plan.words()}; folder: {study.path}", markup=False, highlight=False, soft_wrap=True)
     with coordinator_lock(study):
         open_study(study, sweep, datasets.of(sweep.base_config))
-        finished = _coordinate(sweep, study, datasets, _launcher(sweep, study, launcher, workers), console)
-    if not finished:
-        command = shlex.join(["vae-sweep", *sys.argv[1:]])
-        console.print(f"Stopped. Every finished epoch is kept; to go on: {command}", markup=False, soft_wrap=True)
-        return _STOPPED
-    failed = [trial for trial in read_trials(study) if trial.state == "FAIL"]
-    return _SOME_FAILED if failed else _DONE
+        study.stop_file.unlink(missing_ok=True)
+        keep_launcher(study, sweep.file.launcher)
+        if sweep.file.launcher.kind == "slurm" and (remark := keep_code(study)):
+            console.print(remark, style="yellow", markup=False, soft_wrap=True)
+        if sweep.file.launcher.coordinator == "foreground":
+            return _coordinate(sweep, study, datasets, console)
+    return _coordinate_elsewhere(sweep, study, console)
 
 
-def _launcher(sweep: Sweep, study: StudyDirectory, kind: str | None, workers: int | None) -> Launcher:
+def coordinate(study: StudyDirectory, console: Console) -> int:
+    """Go on with a study from its folder alone, as a detached coordinator or one that is a job does; see `run_sweep`.
+
+    Raises:
+        UserError: another coordinator runs the study.
+    """
+    stored = stored_sweep(study.sweep_file)
+    file = stored.file.model_copy(update={"launcher": kept_launcher(study)})
+    sweep = replace(stored, file=file)
+    with coordinator_lock(study):
+        return _coordinate(sweep, study, Datasets(sweep.where), console)
+
+
+def _coordinate_elsewhere(sweep: Sweep, study: StudyDirectory, console: Console) -> int:
+    """Start a coordinator in the background, or as a job, and say how to follow it."""
+    name = f"{study.path.name} --root {study.path.parent}"
+    if sweep.file.launcher.coordinator == "job":
+        try:
+            job = submit_coordinator(sweep, study)
+        except SlurmError as error:
+            raise OperationError(str(error)) from error
+        where = f"job {job}; its log is under {study.slurm}"
+    else:
+        where = f"process {start_detached(study)}; its log is {coordinator_log(study)}"
+    console.print(f"The coordinator is {where}", markup=False, highlight=False, soft_wrap=True)
+    lines = [f"Follow it:  vae-sweep attach {name}", f"Stop it:    vae-sweep stop {name}"]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    return _DONE
+
+
+def _launcher(sweep: Sweep, study: StudyDirectory, datasets: Datasets) -> Launcher:
     settings = sweep.file.launcher
-    if (kind or settings.kind) == "inline":
+    if settings.kind == "inline":
         return InlineLauncher(study)
+    if settings.kind == "slurm":
+        return slurm_launcher(sweep, study, datasets)
     threads = sweep.base_config.train.threads
-    count = workers or settings.workers or max(1, (os.cpu_count() or 1) // threads)
+    count = settings.workers or max(1, (os.cpu_count() or 1) // threads)
     return LocalLauncher(study, count, threads, settings.idle_timeout_s)
 
 
-def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, launcher: Launcher, console: Console) -> bool:
-    """Reconcile the study to its end; return False where it was stopped."""
+def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, console: Console) -> int:
+    """Reconcile the study to its end, print its table, and return the exit code."""
+    launcher = _launcher(sweep, study, datasets)
     stores = Stores(study.path.parent)
     ledger = Ledger(study)
     view = OptunaView(open_storage(stores.optuna_journal), sweep, ledger.trials)
@@ -208,14 +272,30 @@ def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, launche
     if finished:
         report = write_report(study)
         console.print(report.to_console())
-    warning = publish_parent(sink, study, "FINISHED" if finished else "KILLED") or coordinator.warning
+    goes_on = not finished and not coordinator.ends_jobs
+    status = "FINISHED" if finished else "RUNNING" if goes_on else "KILLED"
+    warning = publish_parent(sink, study, status) or coordinator.warning
     if warning:
         console.print(
             f"{warning}; to complete MLflow later: vae-sweep rebuild {sweep.name}", style="yellow", markup=False
         )
-    if finished:
-        say_where(study, console)
-    return finished
+    if not finished:
+        console.print(_how_to_go_on(study, goes_on), markup=False, soft_wrap=True)
+        return _STOPPED
+    say_where(study, console)
+    failed = [trial for trial in read_trials(study) if trial.state == "FAIL"]
+    return _SOME_FAILED if failed else _DONE
+
+
+def _how_to_go_on(study: StudyDirectory, goes_on: bool) -> str:
+    command = shlex.join(["vae-sweep", *sys.argv[1:]])
+    if not goes_on:
+        return f"Stopped. Every finished epoch is kept; to go on: {command}"
+    name = f"{study.path.name} --root {study.path.parent}"
+    return (
+        f"Left. The jobs go on with what is queued; to come back: {command}; to stop them: vae-sweep stop {name}; "
+        f"to look: vae-sweep status {name}"
+    )
 
 
 def parent_words(sweep: Sweep, study: StudyDirectory) -> tuple[dict[str, object], dict[str, object]]:
@@ -234,18 +314,21 @@ def say_where(study: StudyDirectory, console: Console) -> None:
         f"Table again:       vae-sweep report {study.path.name} --root {study.path.parent}",
         f"MLflow + Optuna:   vae-sweep ui --root {study.path.parent}",
     ]
+    stores = Stores(study.path.parent)
+    if stores.are_elsewhere:
+        lines.append(f"Their databases are on this machine's own disk, not on the network: {stores.place}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def _signals(coordinator: Coordinator) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into an orderly stop; a second SIGINT interrupts at once."""
+    """Turn the first SIGINT, SIGTERM, or SIGUSR2 of a job, into an orderly stop; a second SIGINT interrupts at once."""
 
     def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
         coordinator.request_stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, stop) for number in _STOPPING}
     try:
         yield
     finally:

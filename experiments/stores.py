@@ -1,7 +1,13 @@
-"""Where the MLflow and Optuna stores of a root lie."""
+"""Where the MLflow and Optuna stores of a root lie: in it, or on a local disk where the root is on the network."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from experiments.file_system import file_system_of
+
+_LOCAL = Path("/var/tmp")  # noqa: S108 - it outlives a restart, and holds only what can be made anew
 
 
 @dataclass(frozen=True)
@@ -11,6 +17,27 @@ class Stores:
     root: Path
 
     @property
+    def place(self) -> Path:
+        """Return the folder of the two databases.
+
+        SQLite and a network file system do not go together: there it is a folder of this machine, below
+        $VAE_SWEEP_STATE or `/var/tmp/vae-sweep-<uid>`.
+        """
+        root = self.root.absolute()
+        if not self.are_elsewhere:
+            return root
+        state = os.environ.get("VAE_SWEEP_STATE") or _LOCAL / f"vae-sweep-{os.getuid()}"
+        return Path(state) / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+
+    @property
+    def are_elsewhere(self) -> bool:
+        """Return whether the databases lie outside the root."""
+        root = self.root.absolute()
+        existing = next(path for path in (root, *root.parents) if path.exists())
+        system = file_system_of(existing)
+        return system is not None and system.of_the_network
+
+    @property
     def mlflow_uri(self) -> str:
         """Return MLflow's tracking URI: a SQLite file."""
         return f"sqlite:///{self.mlflow_file}"
@@ -18,7 +45,7 @@ class Stores:
     @property
     def mlflow_file(self) -> Path:
         """Return MLflow's database."""
-        return self.root.absolute() / "mlflow.db"
+        return self.place / "mlflow.db"
 
     @property
     def mlflow_artifacts(self) -> Path:
@@ -28,7 +55,7 @@ class Stores:
     @property
     def optuna_journal(self) -> Path:
         """Return Optuna's journal file."""
-        return self.root.absolute() / "optuna.journal"
+        return self.place / "optuna.journal"
 
     @property
     def files(self) -> tuple[Path, Path]:

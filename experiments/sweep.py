@@ -2,16 +2,20 @@
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from experiments.slurm_profiles import with_profile
 from experiments.sweep_file import Axis, LauncherConfig, Objective, Range, SweepFile
+from slurm.redaction import is_secret_name, redacted
+from slurm.settings import SlurmSettings
 from vae_core.config import (
     RunConfig,
     field_paths,
@@ -95,9 +99,22 @@ class Sweep:
         """Return the config of one run: the swept values `params` on the base, with `seed`."""
         return parse_config(override(self.tree, {**params, "seed": seed}), self.where)
 
+    def launched(self, kind: str | None, workers: int | None) -> "Sweep":
+        """Return the sweep with its launcher replaced by what the command line says; None: as it is."""
+        launcher = self.file.launcher
+        changes: dict[str, Any] = {} if kind is None else {"kind": kind}
+        if workers is not None:
+            changes["workers"] = workers
+            parallel = math.ceil(workers / launcher.slurm.slots)
+            changes["slurm"] = launcher.slurm.model_copy(update={"array_parallelism": parallel})
+        return replace(self, file=self.file.model_copy(update={"launcher": launcher.model_copy(update=changes)}))
+
     def resolved(self) -> dict[str, Any]:
         """Return the sweep as written to the study's folder: complete, with no reference to other files."""
         keys = self.file.model_dump(mode="json", exclude={"base", "set"})
+        launcher = keys["launcher"]
+        launcher["profiles"] = {name: _without_secrets(profile) for name, profile in launcher["profiles"].items()}
+        launcher["slurm"] = _without_secrets(launcher["slurm"])
         config = self.base_config.model_dump(mode="json")
         axes = {path: axis if isinstance(axis, list) else axis.model_dump() for path, axis in self.axes.items()}
         return {"name": self.name, "question": self.question, **keys, "axes": axes, "config": config}
@@ -106,6 +123,15 @@ class Sweep:
 def cell_name(params: Mapping[str, Any]) -> str:
     """Return the words that name a cell: `loss.beta=0.1 model.latent_dim=8`."""
     return " ".join(f"{path}={plain_value(value)}" for path, value in params.items()) or "base"
+
+
+def _without_secrets(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return SLURM settings as others may read them."""
+    environment = {
+        name: "***" if is_secret_name(name) else redacted(value) for name, value in settings["environment"].items()
+    }
+    lines = {name: [redacted(line) for line in settings[name]] for name in ("setup", "venv") if settings[name]}
+    return settings | {"environment": environment} | lines
 
 
 def plain_value(value: Any) -> bool | int | float | str:
@@ -136,6 +162,7 @@ def load_sweep(sweep: str, changes: list[str], study: str | None = None) -> Swee
         raise UserError(f"{path}: must be a mapping with the keys {', '.join(SweepFile.model_fields)}")
     options = _parse_options(changes)
     file = _parse_keys(_apply_options(keys, options, str(path)), str(path))
+    file = file.model_copy(update={"launcher": with_profile(file.launcher, str(path))})
     tree = _base_tree(file, path, options)
     file = _complete_cells(file, tree, str(path))
     result = Sweep(_study_name(study or path.stem), _question(path), str(path), file, tree)
@@ -218,7 +245,7 @@ def _apply_options(keys: dict[str, Any], options: Mapping[str, Any], where: str)
             if isinstance(value, list) and isinstance(baseline, dict) and baseline.get(axis) not in value:
                 keys.pop("baseline", None)  # the file's baseline is none of the values asked for
         elif path.startswith("launcher."):
-            keys["launcher"] = {**keys.get("launcher", {}), path.removeprefix("launcher."): value}
+            keys["launcher"] = override(keys["launcher"], {path.removeprefix("launcher."): value})
         elif path in keys["space"]:
             raise UserError(
                 f"--set {path}: this sweep varies {path}; write --set 'space.{path}=[...]' to change its values"
@@ -244,6 +271,8 @@ def _valid_keys(loc: tuple[str | int, ...]) -> list[str]:
         "space": Range,
     }
     model = sections.get(str(loc[0])) if loc else SweepFile
+    if loc[:1] == ("launcher",) and len(loc) > 1:
+        model = SlurmSettings
     return list(model.model_fields) if model else []
 
 

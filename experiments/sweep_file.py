@@ -12,6 +12,8 @@ from pydantic import (
     model_validator,
 )
 
+from slurm.settings import SlurmSettings
+
 _METRICS = ("val/elbo", "val/ssim", "val/mse", "val/kl", "val/reconstruction", "val/objective", "val/lpips")
 
 
@@ -45,7 +47,15 @@ class Objective(_Section):
 class LauncherConfig(_Section):
     """Where workers run and how long the coordinator is patient with them."""
 
-    kind: Literal["local", "inline"] = Field("local", description="local: worker processes; inline: in this process")
+    kind: Literal["local", "inline", "slurm"] = Field(
+        "local", description="local: worker processes; inline: in this process; slurm: jobs of a cluster"
+    )
+    profile: str | None = Field(None, description="slurm only: named settings, of `profiles` or the user's own file")
+    profiles: dict[str, SlurmSettings] = Field(default_factory=dict, description="slurm only: settings by name")
+    slurm: SlurmSettings = Field(default_factory=SlurmSettings, description="slurm only: settings of this sweep's jobs")
+    coordinator: Literal["foreground", "detached", "job"] = Field(
+        "foreground", description="in this terminal; detached from it; or, slurm only, as a small job of its own"
+    )
     workers: int | None = Field(None, ge=1, description="worker processes; default: CPU cores / train.threads")
     stall_timeout_s: float = Field(
         900.0,

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from experiments.history import read_history
+from experiments.place import Place
 from tracking.checkpoints import FoundCheckpoint, newest_checkpoint, save_checkpoint
 from tracking.files import read_json, write_atomic
-from tracking.heartbeat import Heartbeat, process_identity
+from tracking.heartbeat import Heartbeat, host_name, process_identity
 from tracking.journal import JournalWriter, read_journal
 from tracking.queue import Claim
 from tracking.run_directory import AttemptDirectory, RunDirectory, StudyDirectory
@@ -40,9 +41,12 @@ class Attempt:
     Args:
         study: the study's folder.
         claim: the queue entry this worker has won.
+        place: where this worker runs.
     """
 
-    def __init__(self, study: StudyDirectory, claim: Claim) -> None:
+    def __init__(self, study: StudyDirectory, claim: Claim, place: Place) -> None:
+        self.longest_epoch_s = 0.0
+        self._place = place
         self._run: RunDirectory = study.run(claim.entry.run)
         self._number = claim.entry.attempt
         self._scale = claim.entry.pixel_budget_scale
@@ -70,11 +74,15 @@ class Attempt:
         self._directory.create()
         with (
             JournalWriter(self._directory.journal_file) as journal,
-            Heartbeat(self._directory.heartbeat_file) as beat,
+            Heartbeat(self._directory.heartbeat_file, stall_timeout_s=self._place.stall_timeout_s) as beat,
         ):
             try:
                 return (yield from self._train(journal, beat))
-            except (KeyboardInterrupt, SystemExit, OSError, DeviceMissingError):
+            except DeviceMissingError as error:
+                self._open(journal, device=None, tags={})
+                journal.append("lost", reason=str(error))
+                raise
+            except (KeyboardInterrupt, SystemExit, OSError):
                 raise  # the machine's doing, not the run's: the next attempt may succeed
             except Exception as error:  # noqa: BLE001 - recorded in the journal, with its traceback
                 self._open(journal, device=None, tags={})
@@ -83,7 +91,10 @@ class Attempt:
 
     def _train(self, journal: JournalWriter, beat: Heartbeat) -> Generator[None, None, bool]:
         self._found = newest_checkpoint(self._run, self._number)
-        config = parse_config(load_yaml(self._run.config_file), str(self._run.config_file))
+        if self._run.prune_file.exists():
+            self._open(journal, device=None, tags={})
+            return self._prune(journal)
+        config = self._config()
         budget = int(config.train.pixel_budget * self._scale)
         trainer = Trainer(config, self._dataset(config, beat), budget, on_batch_evaluated=beat.advance)
         if self._found is not None:
@@ -92,10 +103,35 @@ class Attempt:
         self._trainer = trainer
         if self._stop_requested:  # the signal came before there was a trainer to tell
             trainer.request_stop()
-        if not (yield from self._follow(trainer, journal, beat)):
-            return False
-        self._conclude(trainer, journal)
+        if (yield from self._follow(trainer, journal, beat)):
+            self._conclude(trainer, journal)
+            return True
+        if self._run.prune_file.exists():
+            return self._prune(journal)
+        journal.append("interrupted", step=trainer.step, reason="asked to stop")
+        return False
+
+    def _prune(self, journal: JournalWriter) -> bool:
+        """End the run before its time because somebody asked for that."""
+        journal.append("end", status="pruned", failure=None, reason="asked to prune", traceback=None)
         return True
+
+    def _config(self) -> RunConfig:
+        """Return the run's config as it is executed here.
+
+        Raises:
+            DeviceMissingError: a GPU was promised, the config leaves the choice to the machine, and there is none.
+        """
+        config = parse_config(load_yaml(self._run.config_file), str(self._run.config_file))
+        if self._place.data_cache is not None:
+            data = config.data.model_copy(update={"cache_dir": str(self._place.data_cache)})
+            config = config.model_copy(update={"data": data})
+        if self._place.gpus and config.train.device == "auto" and not torch.cuda.is_available():
+            raise DeviceMissingError(
+                f"{self._place.words} on {host_name()} was promised a GPU and torch sees none; to train on the CPU "
+                "there, set train.device: cpu"
+            )
+        return config
 
     def _open(self, journal: JournalWriter, device: str | None, tags: dict[str, str]) -> None:
         """Write the attempt's first line, once: where it runs and what it continues from."""
@@ -112,7 +148,11 @@ class Attempt:
             device=device,
             continues={"attempt": found.attempt, "n": found.covers} if found else None,
             start_step=found.step if found else 0,
+            after=_end_of(self._run, self._number - 1),
             torch=torch.__version__,
+            job=self._place.job,
+            gpus=self._place.gpus,
+            wait_s=self._place.wait_s,
             tags=tags,
         )
         self._opened = True
@@ -137,6 +177,8 @@ class Attempt:
             match event:
                 case Step():
                     beat.advance()
+                    if not last_n:
+                        last_n = journal.append("first_step", step=event.step).n
                     if time.monotonic() - saved > patience_s:
                         self._checkpoint(trainer, journal, last_n)
                         saved = time.monotonic()
@@ -146,7 +188,6 @@ class Attempt:
                     saved = time.monotonic()
                 case Interrupted():
                     self._checkpoint(trainer, journal, last_n)
-                    journal.append("interrupted", step=event.step, reason="asked to stop")
                     return False
             yield
         return True
@@ -155,6 +196,7 @@ class Attempt:
         self, event: Epoch, trainer: Trainer, journal: JournalWriter, before: dict[tuple[int, str], float]
     ) -> int:
         """Append the epoch's line (and its figures, where due) and return the number of the last line."""
+        self.longest_epoch_s = max(self.longest_epoch_s, event.seconds)
         line = journal.append(
             "epoch",
             epoch=event.epoch,
@@ -242,6 +284,15 @@ def _measured_before(run: RunDirectory, number: int, found: FoundCheckpoint | No
         if line.kind == "epoch" and line.fields["epoch"] > first_epoch
         for key, value in line.fields["metrics"].items()
     }
+
+
+def _end_of(run: RunDirectory, attempt: int) -> str | None:
+    """Return how an attempt ended as its journal has it: interrupted, failed, or lost; None: there was none."""
+    if attempt < 0:
+        return None
+    lines = read_journal(run.attempt(attempt).journal_file)
+    last = lines[-1].kind if lines else None
+    return {"interrupted": "interrupted", "end": "failed"}.get(str(last), "lost")
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -4,30 +4,60 @@ Run as `python -m experiments.worker STUDY_FOLDER --name NAME`. It imports neith
 """
 
 import argparse
+import math
+import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from experiments.training import Attempt
+from experiments.place import Place
+from slurm.host import NOT_AGAIN
 from tracking.files import write_json
 from tracking.heartbeat import process_identity
-from tracking.queue import claim, finish
+from tracking.queue import Claim, claim, claims, finish, renew
 from tracking.run_directory import StudyDirectory
 
-_POLL_S = 0.2
+if TYPE_CHECKING:
+    from experiments.training import Attempt
+
+_POLL_S = 0.1
+_LOOK_S = 1.0  # between two looks at what is asked of a worker in the middle of a run
 
 
 class Worker:
-    """Trains what the queue holds until it has been empty for `idle_timeout_s` or a stop is requested."""
+    """Trains what the queue holds until it has been empty for `idle_timeout_s` or it is to leave.
 
-    def __init__(self, study: StudyDirectory, name: str, idle_timeout_s: float) -> None:
+    Args:
+        study: the study's folder.
+        name: a name that no other worker, living or dead, has. What stands before its last `.` names the place: of the
+            runs that an earlier worker in the same place left unfinished, this one goes on with first.
+        idle_timeout_s: s without work after which it leaves.
+        place: where it runs.
+        max_runs: runs after which it leaves.
+    """
+
+    def __init__(
+        self,
+        study: StudyDirectory,
+        name: str,
+        idle_timeout_s: float,
+        place: Place | None = None,
+        max_runs: int | None = None,
+    ) -> None:
         self._study = study
         self._name = name
         self._idle_timeout_s = idle_timeout_s
+        self._place = place or Place()
+        self._runs_left = math.inf if max_runs is None else max_runs
+        self._owner = process_identity() | {"job": self._place.job}
         self._attempt: Attempt | None = None
         self._stopping = False
+        self._longest_epoch_s = 0.0
+        self._looked = time.monotonic()
 
     def request_stop(self) -> None:
         """Stop after the current optimizer step, with a checkpoint; safe in a signal handler."""
@@ -37,38 +67,86 @@ class Worker:
 
     def work(self) -> Iterator[None]:
         """Claim and train until there is nothing left to do, pausing after every event of the trainer."""
-        owner = process_identity()
+        own = self._own_claims()
         idle_since = time.monotonic()
-        while not self._stopping and time.monotonic() - idle_since < self._idle_timeout_s:
-            claimed = claim(self._study, self._name, owner)
+        while not self._is_to_leave() and time.monotonic() - idle_since < self._idle_timeout_s:
+            claimed = next(own, None) or claim(self._study, self._name, self._owner)
             if claimed is None:
                 time.sleep(_POLL_S)
                 yield
                 continue
-            self._attempt = Attempt(self._study, claimed)
-            if self._stopping:  # the signal came before there was an attempt to tell
-                self._attempt.request_stop()
-            ended = yield from self._attempt.execute()
-            if ended:
-                finish(self._study, claimed)
-            self._attempt = None
+            yield from self._train(claimed)
             idle_since = time.monotonic()
+
+    def _own_claims(self) -> Iterator[Claim]:
+        """Renew what an earlier execution of the same job left, each as the run's next attempt."""
+        place, _, _ = self._name.rpartition(".")
+        for left in claims(self._study) if place else []:
+            if left.worker.startswith(f"{place}.") and (renewed := renew(self._study, left, self._name, self._owner)):
+                yield renewed
+        for path in self._study.workers.glob(f"{place}.*") if place else []:
+            if path.suffix in (".json", ".requeued") and path.stem != self._name:
+                path.unlink(missing_ok=True)
+
+    def _train(self, claimed: Claim) -> Generator[None, None, None]:
+        from experiments.training import Attempt  # the slow imports; signals are handled by now
+
+        self._attempt = Attempt(self._study, claimed, self._place)
+        if self._is_to_leave():  # the signal came before there was an attempt to tell
+            self._attempt.request_stop()
+        ended = yield from self._watched(self._attempt.execute(), claimed)
+        self._longest_epoch_s = max(self._longest_epoch_s, self._attempt.longest_epoch_s)
+        self._attempt = None
+        if ended:
+            finish(self._study, claimed)
+            self._runs_left -= 1
+
+    def _watched(self, events: Generator[Any, None, bool], claimed: Claim) -> Generator[None, None, bool]:
+        """Pass on the events of an attempt, and stop it where that is asked for in the study's folder."""
+        while True:
+            try:
+                next(events)
+            except StopIteration as end:
+                return bool(end.value)
+            if time.monotonic() - self._looked > _LOOK_S:
+                self._looked = time.monotonic()
+                self._obey(claimed)
+            yield
+
+    def _obey(self, claimed: Claim) -> None:
+        """Stop where the study is being stopped or the run was given to another worker; end a run that is pruned."""
+        if self._study.stop_file.exists() or not claimed.path.exists():
+            self.request_stop()
+        elif self._attempt is not None and self._study.run(claimed.entry.run).prune_file.exists():
+            self._attempt.request_stop()
+
+    def _is_to_leave(self) -> bool:
+        return (
+            self._stopping
+            or self._runs_left <= 0
+            or self._place.ends_at - time.monotonic() < self._longest_epoch_s
+            or self._study.stop_file.exists()
+        )
 
 
 def presence_file(study: StudyDirectory, name: str) -> Path:
-    """Return the file by which a living worker is known to coordinators."""
+    """Return the file by which a worker that has not left is known to coordinators."""
     return study.workers / f"{name}.json"
 
 
 def main() -> None:
     """Run one worker process."""
-    parser = argparse.ArgumentParser(description="train the queued runs of a study")
-    parser.add_argument("study", type=Path, help="the study's folder")
-    parser.add_argument("--name", required=True, help="a name that no other worker of the study has")
-    parser.add_argument("--idle-timeout-s", type=float, default=20.0, help="leave after this long without work")
-    arguments = parser.parse_args()
+    arguments = _arguments()
     study = StudyDirectory(arguments.study)
-    worker = Worker(study, arguments.name, arguments.idle_timeout_s)
+    place = Place(
+        job=arguments.job,
+        gpus=arguments.gpus,
+        wait_s=None if math.isnan(arguments.wait_s) else arguments.wait_s,
+        ends_at=time.monotonic() + arguments.seconds_left,
+        data_cache=Path(staged) if (staged := os.environ.get("VAE_SWEEP_STAGED_DATA")) else None,
+        stall_timeout_s=arguments.stall_timeout_s,
+    )
+    worker = Worker(study, arguments.name, arguments.idle_timeout_s, place, arguments.max_runs)
 
     def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
         worker.request_stop()
@@ -76,12 +154,38 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, stop)
     presence = presence_file(study, arguments.name)
-    write_json(presence, process_identity())
+    write_json(presence, process_identity() | {"job": place.job})
+    try:
+        _work(worker)
+    finally:
+        if place.job is None:  # in a job, its host knows whether the worker will come back
+            presence.unlink(missing_ok=True)
+
+
+def _work(worker: Worker) -> None:
+    import experiments.training  # noqa: F401 - the slow imports, before a run is claimed
+    from vae_core.trainer import DeviceMissingError
+
     try:
         for _ in worker.work():
             pass
-    finally:
-        presence.unlink(missing_ok=True)
+    except DeviceMissingError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(NOT_AGAIN)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="train the queued runs of a study")
+    parser.add_argument("study", type=Path, help="the study's folder")
+    parser.add_argument("--name", required=True, help="a name that no other worker of the study has had")
+    parser.add_argument("--idle-timeout-s", type=float, default=20.0, help="leave after this long without work")
+    parser.add_argument("--max-runs", type=int, help="leave after so many runs")
+    parser.add_argument("--job", help="id of the SLURM job around this process")
+    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs that were promised")
+    parser.add_argument("--wait-s", type=float, default=math.nan, help="s that the job waited for its node")
+    parser.add_argument("--seconds-left", type=float, default=math.inf, help="s until the job's time is up")
+    parser.add_argument("--stall-timeout-s", type=float, help="give up after so many s without progress")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

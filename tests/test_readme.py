@@ -3,11 +3,15 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from slurm import sandbox
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -32,7 +36,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_SWEEP_CACHE", str(tmp_path / "cache"))
-    [sweep] = blocks("yaml")
+    sweep = blocks("yaml")[0]
     (tmp_path / "latent.yaml").write_text(sweep)
     return tmp_path
 
@@ -41,7 +45,7 @@ def test_every_command_names_existing_sub_commands_and_options(folder):
     found = commands()
     assert len(found) >= 10
     for words in found:
-        path = words[:2] if words[0] == "data" else words[:1]
+        path = words[:2] if words[0] in ("data", "sandbox") else words[:1]
         page = run(*path, "--help", cwd=folder)
         assert page.returncode == 0, words
         for option in [word for word in words if word.startswith("-")]:
@@ -54,6 +58,15 @@ def test_the_example_sweep_plans_what_readme_says(folder):
     assert "4 cells x 3 seeds = 12 runs" in result.stdout
     assert "How many latent dimensions do wireframes need?" in result.stdout
     assert not (folder / "runs").exists()
+
+
+def test_the_launcher_section_shown_is_accepted(folder):
+    with (folder / "latent.yaml").open("a") as sweep:
+        sweep.write(blocks("yaml")[1])
+    result = run("run", "latent.yaml", "--dry-run", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    for option in ("--partition=gpu_prod_long", "--exclude='old[01-17],sh00'", "--time=2880"):
+        assert f"#SBATCH {option}" in result.stdout, result.stdout
 
 
 def test_the_options_shown_in_the_text_are_accepted(folder):
@@ -80,6 +93,33 @@ def test_the_commands_for_real_data_are_accepted(folder):
         assert result.returncode == 0, result.stderr
         ran += 1
     assert ran == 2
+
+
+def test_the_commands_for_the_sandbox_work_one_after_the_other(folder):
+    reason = sandbox.missing()
+    if reason:
+        pytest.skip(reason)
+    [block] = re.findall(r"<!-- sandbox:begin -->\n```sh\n(.*?)```", README, re.DOTALL)
+    place = Path(tempfile.mkdtemp(prefix="readme", dir="/tmp"))
+    environment = os.environ | {"VAE_SWEEP_SANDBOX": str(place / "sandbox")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment.pop("SLURM_CONF", None)
+    try:
+        result = subprocess.run(
+            ["bash", "-euc", block],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+        assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+    finally:
+        sandbox.stop(place / "sandbox")
+        shutil.rmtree(place)
+    for words in ("#SBATCH --gpus-per-node=1", "loss.beta=10 seed=0: done", "2 done", "GPU-hours", "code from"):
+        assert words in result.stdout, result.stdout
 
 
 def test_make_targets_and_linked_files_exist():

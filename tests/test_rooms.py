@@ -41,7 +41,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_a_worker_imports_torch_but_neither_optuna_nor_mlflow() -> None:
-    loaded = modules_after("import experiments.worker")
+    loaded = modules_after("import experiments.worker, experiments.training")
     assert "torch" in loaded
     assert not loaded & {"optuna", "mlflow", "submitit"}
 

@@ -251,7 +251,7 @@ def worker_pids(root):
             who = json.loads(path.read_text())
         except (FileNotFoundError, ValueError):
             continue
-        if process_is_alive(**who):
+        if process_is_alive(who):
             found.append(who["pid"])
     return found
 

@@ -116,7 +116,7 @@ MISTAKES = [
     ("cells: {a: {model.latent_dim: 16}, b: {}}", r"cells\.b: is the same as cells\.a"),
     ("cells: {a: {train.pixel_budget: 9}}", r"cells\.a\.train\.pixel_budget: changes how a run is executed"),
     ("cells: {a: {seed: 9}}", r"cells\.a\.seed: is set by `seeds`"),
-    ("launcher: {kind: cloud}", r"launcher\.kind: should be 'local' or 'inline'; got 'cloud'"),
+    ("launcher: {kind: cloud}", r"launcher\.kind: should be 'local', 'inline' or 'slurm'; got 'cloud'"),
     ("space: {loss.beta: [1, 1.0]}", r"space\.loss\.beta: names a value twice"),
     ("space: {train.pixel_budget: [1000, 2000]}", r"changes how a run is executed, not what it learns"),
     ("objective: {metric: val/lpips}", r"objective\.metric: val/lpips needs evaluate\.lpips: required"),

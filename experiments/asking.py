@@ -1,0 +1,94 @@
+"""`vae-sweep stop`, `retry` and `prune`: what people ask of a study, put into its inbox for the coordinator."""
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.display import counted
+from experiments.history import read_history
+from experiments.inbox import Request, ask, requests
+from experiments.naming import chosen_runs, labels
+from experiments.study_files import existing_study, lock_holder
+from tracking.run_directory import StudyDirectory
+from vae_core.errors import UserError
+
+_PATIENCE_S = 120.0
+_POLL_S = 0.3
+
+
+def stop(root: Path, name: str, console: Console) -> None:
+    """Have a study's workers write checkpoints and leave, and end its jobs and its coordinator.
+
+    Raises:
+        UserError: no such study.
+    """
+    study = existing_study(root, name)
+    request = ask(study, Request("stop"))
+    if (holder := lock_holder(study)) is not None:
+        console.print(f"Asked the coordinator ({holder}) to stop; waiting for checkpoints", markup=False)
+        deadline = time.monotonic() + _PATIENCE_S
+        while request.exists() or lock_holder(study) is not None:
+            if time.monotonic() > deadline:
+                console.print(
+                    f"The coordinator has not stopped after {_PATIENCE_S:.0f} s; the request stays in {study.inbox}",
+                    style="yellow",
+                    markup=False,
+                )
+                return
+            time.sleep(_POLL_S)
+    else:
+        _stop_without_coordinator(study)
+        request.unlink(missing_ok=True)
+    console.print(f"Stopped. To go on: the same vae-sweep run; where it stands: vae-sweep status {name} --root {root}")
+
+
+def _stop_without_coordinator(study: StudyDirectory) -> None:
+    from experiments.study import coordinator_lock
+    from experiments.submitting import stop_workers
+
+    with coordinator_lock(study):
+        stop_workers(study, _PATIENCE_S)
+
+
+def retry(root: Path, name: str, words: list[str], console: Console) -> None:
+    """Ask for another try of failed or pruned runs.
+
+    Raises:
+        UserError: no such study or run, or none that has failed.
+    """
+    study = existing_study(root, name)
+    chosen = chosen_runs(study, words) if words else list(labels(study))
+    states = {run: read_history(study.run(run)).status for run in chosen}
+    wanted = ("failed", "pruned") if words else ("failed",)
+    runs = [run for run, state in states.items() if state in wanted]
+    if not runs:
+        raise UserError(
+            f"{name}: no such run has {' or been '.join(wanted)}; see vae-sweep status {name} --root {root}"
+        )
+    ask(study, Request("retry", runs))
+    _say(study, f"{counted(len(runs), 'run')} will be tried again", console)
+
+
+def prune(root: Path, name: str, words: list[str], console: Console) -> None:
+    """Ask for the end of runs before their time.
+
+    Raises:
+        UserError: no such study or run, or none that is not at its end.
+    """
+    study = existing_study(root, name)
+    runs = [run for run in chosen_runs(study, words) if read_history(study.run(run)).status is None]
+    if not runs:
+        raise UserError(f"{name}: these runs have all ended; see vae-sweep status {name} --root {root}")
+    ask(study, Request("prune", runs))
+    _say(study, f"{counted(len(runs), 'run')} will end after the next optimizer step", console)
+
+
+def _say(study: StudyDirectory, what: str, console: Console) -> None:
+    pending = f" ({counted(len(requests(study)), 'request')} in the inbox)"
+    when = (
+        "at once" if lock_holder(study) is not None else f"when vae-sweep run goes on with {study.path.name}{pending}"
+    )
+    console.print(
+        f"{what}, {when}. Watch it: vae-sweep attach {study.path.name} --root {study.path.parent}", markup=False
+    )
