@@ -1,5 +1,6 @@
 """`vae-sweep status`: where every run of a study is, read from the files alone."""
 
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -13,33 +14,35 @@ from tracking.replay import gpu_hours
 
 
 def show_status(root: Path, name: str, console: Console) -> None:
-    """Print one line per run and the counts.
+    """Print one line per run and the counts; of runs in SLURM jobs also where, and the GPU-hours.
 
     Raises:
         UserError: no such study.
     """
     study = existing_study(root, name)
+    runs = [(trial.cell, seed, study.run(run)) for trial in read_trials(study) for run, seed in trial.runs]
+    histories = {run.id: read_history(run) for _, _, run in runs}
+    in_jobs = any(history.place.get("job") for history in histories.values())
+    hours = {run.id: gpu_hours(run) for _, _, run in runs} if in_jobs else {}
     held = held_runs(study)
+    states = [run_state(histories[run.id], run.id in held) for _, _, run in runs]
+    table = _empty_table(name, in_jobs)
+    for (cell, seed, run), state in zip(runs, states, strict=True):
+        place = histories[run.id].place
+        where = [f"{hours[run.id]:.3f}", place.get("job") or "", place.get("host") or ""] if in_jobs else []
+        table.add_row(cell, str(seed), state, *_cells(histories[run.id]), *where)
+    console.print(table)
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(states).items()) or "no trials yet"
+    console.print(counts, *([f"{sum(hours.values()):.3f} GPU-hours"] if in_jobs else []), sep="; ", highlight=False)
+    console.print(f"Table: vae-sweep report {name} --root {root}", markup=False, soft_wrap=True)
+
+
+def _empty_table(name: str, in_jobs: bool) -> Table:
     table = Table(title=name)
     columns = ["cell", "seed", "state", "attempt", "epoch", "val ELBO", "SSIM", "AU", "verdict", "time"]
-    runs = [(trial, run, seed) for trial in read_trials(study) for run, seed in trial.runs]
-    histories = {run: read_history(study.run(run)) for _, run, _ in runs}
-    in_jobs = any(history.place.get("job") for history in histories.values())
-    for column in [*columns, *(["GPU-hours", "job", "node"] if in_jobs else [])]:
+    for column in columns + (["GPU-hours", "job", "node"] if in_jobs else []):
         table.add_column(column, justify="left" if column in ("cell", "state", "verdict") else "right", no_wrap=True)
-    counts: dict[str, int] = {}
-    hours = {run: gpu_hours(study.run(run)) for run in histories} if in_jobs else {}
-    for trial, run, seed in runs:
-        state = run_state(histories[run], run in held)
-        counts[state] = counts.get(state, 0) + 1
-        place = histories[run].place
-        where = [f"{hours[run]:.3f}", place.get("job") or "", place.get("host") or ""] if in_jobs else []
-        table.add_row(trial.cell, str(seed), state, *_cells(histories[run]), *where)
-    console.print(table)
-    console.print(", ".join(f"{count} {state}" for state, count in counts.items()) or "no trials yet")
-    if in_jobs:
-        console.print(f"{sum(hours.values()):.3f} GPU-hours", highlight=False)
-    console.print(f"Table: vae-sweep report {name} --root {root}", markup=False, soft_wrap=True)
+    return table
 
 
 def _cells(history: RunHistory) -> list[str]:

@@ -4,12 +4,15 @@ import contextlib
 import os
 import re
 import signal
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from support.processes import alive, command
 from support.slurm import (
+    job_fields,
+    job_state,
     node_state,
     restart_slurmd,
     slurm,
@@ -177,13 +180,14 @@ def test_a_coordinator_that_left_or_was_killed_finds_its_jobs_again(running, who
 
 @pytest.mark.slow
 def test_a_one_minute_time_limit(running, undisturbed):
-    longer = {"train.epochs": 400, "train.figures_every": 400, "launcher.slurm.array_parallelism": 1}
-    disturbed = running({"launcher.slurm.time": 1, "launcher.slurm.signal_delay_s": 50}, longer)
+    """The run takes longer than its job may."""
+    longer = {"train.epochs": 1500, "train.figures_every": 1500, "launcher.slurm.array_parallelism": 1}
+    one_run = {"space.loss.beta": "[0.1]", "baseline": "{}"}
+    disturbed = running({"launcher.slurm.time": 1, "launcher.slurm.signal_delay_s": 25}, longer, one_run)
     disturbed.finish(timeout_s=280)
-    interrupted = disturbed.lines("interrupted")
-    assert interrupted
-    assert {line["job"] for line in disturbed.lines("attempt")} == {disturbed.lines("attempt")[0]["job"]}
-    assert_undisturbed(disturbed.root, undisturbed(longer))
+    assert disturbed.lines("interrupted")
+    assert len({line["job"] for line in disturbed.lines("attempt")}) == 1
+    assert_undisturbed(disturbed.root, undisturbed(longer, one_run))
 
 
 @pytest.mark.slow
@@ -214,7 +218,7 @@ def test_a_killed_slurmd(running, undisturbed, sandbox):
 
 @pytest.mark.slow
 def test_killed_slurmstepds_leave_a_worker_behind_and_two_attempts_overlap(running, undisturbed, sandbox):
-    longer = {"train.epochs": 2400, "train.figures_every": 2400, "launcher.slurm.array_parallelism": 1}
+    longer = {"train.epochs": 600, "train.figures_every": 600, "launcher.slurm.array_parallelism": 1}
     one_run = {"space.loss.beta": "[0.1]", "baseline": "{}"}
     disturbed = running(longer, one_run)
     disturbed.await_epochs()
@@ -226,9 +230,11 @@ def test_killed_slurmstepds_leave_a_worker_behind_and_two_attempts_overlap(runni
     for pid in [*step_pids(sandbox.folder, number), *clients]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    assert alive(first["pid"])
+    os.kill(first["pid"], signal.SIGSTOP)  # a suspended process comes back long after it was given up
     wait_until(lambda: len(disturbed.lines("attempt")) == 2, "a second attempt", timeout_s=120)
     second = disturbed.lines("attempt")[1]
+    assert alive(first["pid"])
+    os.kill(first["pid"], signal.SIGCONT)
     wait_until(lambda: not alive(first["pid"]), "the end of the worker whose claim was taken away")
     late = [line for line in disturbed.lines() if line["in_attempt"] == 0 and line["time_ms"] > second["time_ms"]]
     assert late, "the first attempt should have written beside the second one"
@@ -255,3 +261,18 @@ def test_stop_writes_checkpoints_ends_the_jobs_and_the_same_command_goes_on(runn
     disturbed.again()
     disturbed.finish()
     assert_undisturbed(disturbed.root, whole_long)
+
+
+@pytest.mark.slow
+def test_a_sweep_in_one_job_submitted_by_hand_requeues_itself(sweep, whole_long, tmp_path):
+    root, output = tmp_path / "runs", tmp_path / "job.out"
+    words = ["--root", str(root), "--workers", "1", *options(LONG)]
+    script = Path(__file__).parents[2] / "slurm" / "job.sbatch"
+    place = f"ALL,CHECKOUT={script.parents[1]},PYTHON={sys.executable}"
+    asked = ["--time=10", "--cpus-per-task=1", f"--output={output}", f"--export={place}"]
+    job = int(slurm("sbatch", "--parsable", *asked, script, sweep, *words).stdout)
+    wait_until(lambda: list(root.glob("tiny/runs/*/attempts/0/checkpoints/*.pt")), "a checkpoint", timeout_s=60)
+    slurm("sbatch", "-p", "high", "-N2", "--gpus-per-node=2", "--output=/dev/null", "--wrap", "sleep 1")
+    wait_until(lambda: job_state(job) == "COMPLETED", "the end of the job", timeout_s=120)
+    assert job_fields(job)["Restarts"] == "1"
+    assert_undisturbed(root, whole_long)
