@@ -6,10 +6,12 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.display import counted
+from experiments.failures import OperationError
 from experiments.history import read_history
 from experiments.inbox import Request, ask, requests
 from experiments.naming import chosen_runs, labels
 from experiments.study_files import existing_study, lock_holder
+from slurm.errors import SlurmError
 from tracking.run_directory import StudyDirectory
 from vae_core.errors import UserError
 
@@ -22,25 +24,29 @@ def stop(root: Path, name: str, console: Console) -> None:
 
     Raises:
         UserError: no such study.
+        OperationError: its coordinator does not stop, or SLURM does not end its jobs.
     """
     study = existing_study(root, name)
     request = ask(study, Request("stop"))
     if (holder := lock_holder(study)) is not None:
         console.print(f"Asked the coordinator ({holder}) to stop; waiting for checkpoints", markup=False)
-        deadline = time.monotonic() + _PATIENCE_S
-        while request.exists() or lock_holder(study) is not None:
-            if time.monotonic() > deadline:
-                console.print(
-                    f"The coordinator has not stopped after {_PATIENCE_S:.0f} s; the request stays in {study.inbox}",
-                    style="yellow",
-                    markup=False,
-                )
-                return
-            time.sleep(_POLL_S)
-    else:
-        _stop_without_coordinator(study)
-        request.unlink(missing_ok=True)
+        _await_end(study)
+    if request.exists():  # there was no coordinator, or it was killed on the way
+        try:
+            _stop_without_coordinator(study)
+        finally:
+            request.unlink(missing_ok=True)  # else the next run would stop at once
     console.print(f"Stopped. To go on: the same vae-sweep run; where it stands: vae-sweep status {name} --root {root}")
+
+
+def _await_end(study: StudyDirectory) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while lock_holder(study) is not None:
+        if time.monotonic() > deadline:
+            raise OperationError(
+                f"the coordinator has not stopped after {_PATIENCE_S:.0f} s; the request stays in {study.inbox}"
+            )
+        time.sleep(_POLL_S)
 
 
 def _stop_without_coordinator(study: StudyDirectory) -> None:
@@ -48,7 +54,12 @@ def _stop_without_coordinator(study: StudyDirectory) -> None:
     from experiments.submitting import stop_workers
 
     with coordinator_lock(study):
-        stop_workers(study, _PATIENCE_S)
+        try:
+            problem = stop_workers(study, _PATIENCE_S)
+        except SlurmError as error:
+            problem = str(error)
+    if problem is not None:
+        raise OperationError(problem)
 
 
 def retry(root: Path, name: str, words: list[str], console: Console) -> None:

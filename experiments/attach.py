@@ -11,6 +11,7 @@ from experiments.ledger import read_trials
 from experiments.report import build
 from experiments.run_watch import RunWatch
 from experiments.study_files import existing_study, lock_holder
+from experiments.submitting import coordinator_jobs
 from tracking.run_directory import StudyDirectory
 
 _DONE, _SOME_FAILED, _LEFT = 0, 1, 130
@@ -59,7 +60,7 @@ def attach(root: Path, name: str, console: Console) -> int:
     study = existing_study(root, name)
     onlooker = Onlooker(study)
     try:
-        with Display(console, workers=1) as display:
+        with Display(console, workers=None) as display:
             _follow(onlooker, display)
     except KeyboardInterrupt:
         console.print(f"The study goes on. To come back: vae-sweep attach {name} --root {root}", markup=False)
@@ -81,5 +82,7 @@ def _follow(onlooker: Onlooker, display: Display) -> None:
         if lock_holder(onlooker.study) is not None:
             seen = time.monotonic()
         elif onlooker.told or time.monotonic() - seen > _COORDINATOR_PATIENCE_S:
-            return
+            if onlooker.told or not coordinator_jobs(onlooker.study):
+                return
+            seen = time.monotonic()  # it waits for its node
         time.sleep(_POLL_S)

@@ -30,9 +30,10 @@ def next_attempt(study: StudyDirectory, watch: RunWatch, max_retries: int) -> No
 def _lost_in_a_row(watch: RunWatch) -> int:
     """Return how many of the newest attempts ended without a checkpoint, since somebody asked for another try."""
     lost = 0
+    forgiven = -1 if watch.retried_after is None else watch.retried_after
     for number in reversed(watch.directory.attempts()):
         kinds = {line.kind for line in read_journal(watch.directory.attempt(number).journal_file)}
-        if kinds & {"checkpoint", "interrupted"} or number <= (watch.retried_after or -1):
+        if kinds & {"checkpoint", "interrupted"} or number <= forgiven:
             break
         lost += 1
     return lost
@@ -42,7 +43,8 @@ def _give_up(study: StudyDirectory, watch: RunWatch, number: int, max_retries: i
     """Record, as an attempt of its own, that the machine and not the run is to blame."""
     found = newest_checkpoint(watch.directory, number)
     identity = process_identity()
-    reason = watch.history.lost or f"the workers' logs are in {study.workers}"
+    logs = f"see vae-sweep logs {study.path.name} {watch.directory.id} --root {study.path.parent}"
+    reason = watch.history.lost or f"for the workers' last words {logs}"
     with JournalWriter(watch.directory.attempt(number).journal_file) as journal:
         journal.append(
             "attempt",

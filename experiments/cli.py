@@ -1,6 +1,7 @@
 """The `vae-sweep` command. Heavy packages are imported inside the commands, so that `--help` answers at once."""
 
 import errno
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -343,10 +344,13 @@ def _print_plan(sweep: "Sweep", root: Path) -> None:  # type: ignore[name-define
         typer.echo(f"  {sweep.cell_name(params)}")
     typer.echo(plan.words())
     if sweep.file.launcher.kind == "slurm":
-        from experiments.submitting import script
+        from experiments.submitting import refuse_impossible_jobs, script
         from tracking.run_directory import StudyDirectory
 
-        typer.echo(f"\n{script(sweep, StudyDirectory(root.absolute() / sweep.name), datasets, plan.runs)}\n")
+        study = StudyDirectory(root.absolute() / sweep.name)
+        if shutil.which("sbatch"):
+            refuse_impossible_jobs(sweep, study)
+        typer.echo(f"\n{script(sweep, study, datasets, plan.runs)}\n")
     typer.echo("dry run: nothing was created; leave --dry-run out to run it")
 
 

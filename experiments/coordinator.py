@@ -10,7 +10,7 @@ from typing import Any
 from experiments.attempts import next_attempt
 from experiments.datasets import Datasets
 from experiments.history import HistoryTail, read_info
-from experiments.inbox import Request, requests
+from experiments.inbox import Request, discard_stops, requests
 from experiments.launchers import Launcher
 from experiments.leases import Leases
 from experiments.ledger import Ledger, TrialEnd, TrialRecord
@@ -72,6 +72,7 @@ class Coordinator:
             job_state=launcher.job_state,
         )
         self._stopping = False
+        self.stopped_by_request = False  # by `vae-sweep stop`
         self.ends_jobs = not launcher.outlives_coordinator
         self._grid_asked = False
         self._waiting: set[str] = set()
@@ -85,7 +86,10 @@ class Coordinator:
         self._stopping = True
 
     def run(self) -> bool:
-        """Reconcile until the sweep is finished; return False where it was stopped before that."""
+        """Reconcile until the sweep is finished; return False where it was stopped before that.
+
+        A request to stop is removed last: whoever asked sees by it whether it was met.
+        """
         self._look()
         pace = self.launcher.pace()
         while not self._finished() and not self._stopping:
@@ -99,6 +103,7 @@ class Coordinator:
         self._tell()
         self._forward(final=True, stopped=stopped and self.ends_jobs)
         self._show(self)
+        discard_stops(self.study)
         return not stopped
 
     @property
@@ -112,6 +117,8 @@ class Coordinator:
 
     def _look(self) -> None:
         self._read_inbox()
+        if self._stopping:
+            return
         self._plan()
         self._observe()
         self._care()
@@ -189,8 +196,8 @@ class Coordinator:
             claim = watch.claim
             held = self._leases.judge(watch.directory, claim) if claim else None
             watch.running = held == "working"
-            if claim and claim.owner and claim.owner.get("job") and held == "lost":
-                self.launcher.lost(claim.owner["job"])
+            if claim and claim.owner and (job := claim.owner.get("job")):
+                (self.launcher.lost if held == "lost" else self.launcher.at_work)(job)
             if watch.ended:
                 if claim and held == "lost":
                     finish(self.study, claim)
@@ -199,18 +206,21 @@ class Coordinator:
 
     def _read_inbox(self) -> None:
         """Apply what people have asked for; a request is removed once it is in the ledger or in a run's folder."""
+        if self.study.stop_file.exists():  # somebody stopped the study before this process held its lock
+            self._stopping = self.ends_jobs = self.stopped_by_request = True
         for path, request in requests(self.study):
-            self._apply(request)
-            path.unlink()
+            if request.what == "stop":
+                self._stopping = self.ends_jobs = self.stopped_by_request = True
+            else:
+                self._apply(request)
+                path.unlink()
 
     def _apply(self, request: Request) -> None:
-        if request.what == "stop":
-            self._stopping = self.ends_jobs = True
-            return
         for identifier in request.runs:
             watch = self.runs.get(identifier)
             if watch is None:
                 continue
+            watch.changed = watch.tail.poll() or watch.changed  # what is asked for is about the run as it is now
             if request.what == "prune" and not watch.ended:
                 watch.directory.prune_file.touch()
             elif request.what == "retry" and watch.state in ("failed", "pruned"):

@@ -60,9 +60,14 @@ def remaining_s(watch: "RunWatch", usual_epoch_s: float | None) -> float | None:
 
 
 class Display:
-    """Shows a coordinator's runs; a context manager around `Coordinator.run`."""
+    """Shows a coordinator's runs; a context manager around `Coordinator.run`.
 
-    def __init__(self, console: Console, workers: int) -> None:
+    Args:
+        console: where.
+        workers: how many runs are trained at once; None: as many as are seen running.
+    """
+
+    def __init__(self, console: Console, workers: int | None) -> None:
         self._console = console
         self._workers = workers
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
@@ -131,8 +136,14 @@ class Display:
         left = [remaining_s(watch, usual) for watch in watches]
         known = [seconds for seconds in left if seconds is not None]
         if any(known) and len(known) == len(left):
-            words.append(f"about {duration(sum(known) / self._workers)} left")
+            words.append(f"about {duration(self._left_s(watches, known))} left")
         return f"{counted(len(watches), 'run')}: " + ", ".join(words)
+
+    def _left_s(self, watches: "Sequence[RunWatch]", left_s: list[float]) -> float:
+        """Return the s until all is done: of the longest run, or of the sum shared by those that can be at work."""
+        running = sum(watch.state == "running" for watch in watches)
+        at_once = min(self._workers or running or 1, sum(not watch.ended for watch in watches) or 1)
+        return max(max(left_s), sum(left_s) / at_once)
 
     def _say(self, watches: "Sequence[RunWatch]", words: str | None, warning: str | None) -> None:
         for watch in watches:

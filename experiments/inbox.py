@@ -1,5 +1,6 @@
 """What people ask of a study while it runs, one small file each; the coordinator applies and removes them."""
 
+import contextlib
 import time
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -30,5 +31,15 @@ def ask(study: StudyDirectory, request: Request) -> Path:
 
 def requests(study: StudyDirectory) -> list[tuple[Path, Request]]:
     """Return what has been asked for and not yet applied, oldest first."""
-    paths = sorted(path for path in study.inbox.glob("*.json") if not path.name.startswith("."))
-    return [(path, Request(**read_json(path))) for path in paths]
+    found = []
+    for path in sorted(path for path in study.inbox.glob("*.json") if not path.name.startswith(".")):
+        with contextlib.suppress(FileNotFoundError):  # applied in the meantime
+            found.append((path, Request(**read_json(path))))
+    return found
+
+
+def discard_stops(study: StudyDirectory) -> None:
+    """Drop requests to stop that nobody applied: whoever starts a study anew wants it to run."""
+    for path, request in requests(study):
+        if request.what == "stop":
+            path.unlink(missing_ok=True)

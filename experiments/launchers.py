@@ -21,6 +21,11 @@ _MAX_STILLBORN = 3
 _LOG_TAIL_BYTES = 2000
 
 
+def usable_cores() -> int:
+    """Return how many CPU cores this process may use; a job has fewer than its node."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class LauncherError(OperationError):
     """Workers cannot be started; the message holds the end of the last one's log."""
 
@@ -38,6 +43,9 @@ class Launcher(Protocol):
 
     def job_state(self, job: str) -> JobState | None:
         """Return what the scheduler says of a job; None: there is none, or it does not answer."""
+
+    def at_work(self, job: str) -> None:
+        """Take note that a worker in this job has a run."""
 
     def lost(self, job: str) -> None:
         """Take note that a worker in this job is lost."""
@@ -97,6 +105,9 @@ class LocalLauncher:
 
     def job_state(self, job: str) -> None:
         """Return nothing: there is no scheduler."""
+
+    def at_work(self, job: str) -> None:
+        """Nothing to note: there are no jobs."""
 
     def lost(self, job: str) -> None:
         """Nothing to note: there are no jobs."""
@@ -204,6 +215,9 @@ class InlineLauncher:
 
     def job_state(self, job: str) -> None:
         """Return nothing: there is no scheduler."""
+
+    def at_work(self, job: str) -> None:
+        """Nothing to note: there are no jobs."""
 
     def lost(self, job: str) -> None:
         """Nothing to note: there are no jobs."""

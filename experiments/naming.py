@@ -2,7 +2,7 @@
 
 from experiments.ledger import read_trials
 from tracking.run_directory import StudyDirectory
-from vae_core.errors import UserError, suggestion
+from vae_core.errors import UserError, nearest, suggestion
 
 
 def labels(study: StudyDirectory) -> dict[str, str]:
@@ -17,11 +17,14 @@ def chosen_runs(study: StudyDirectory, words: list[str]) -> list[str]:
         UserError: a word names none.
     """
     known = labels(study)
+    names = dict.fromkeys(name for label in known.values() for name in _names(label))
     chosen: dict[str, None] = {}
     for word in words:
-        found = [run for run, label in known.items() if run.startswith(word) or word in _names(label)]
+        found = [run for run, label in known.items() if (word and run.startswith(word)) or word in _names(label)]
         if not found:
-            raise UserError(f"{study.path.name}: {word!r} names no run; {suggestion(word, [*known, *known.values()])}")
+            raise UserError(
+                f"{study.path.name}: {word!r} names no run; {suggestion(word, [*names, *nearest(word, known)])}"
+            )
         chosen |= dict.fromkeys(found)
     return list(chosen)
 

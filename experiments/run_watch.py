@@ -40,7 +40,7 @@ class RunWatch:
         status = self.history.status
         if status == "done":
             return "done"
-        if status == "pruned":
+        if status == "pruned" and not self.is_retried:
             return "pruned"
         if status == "failed" and not self.retries_memory and not self.is_retried:
             return "failed"

@@ -1,6 +1,5 @@
 """`vae-sweep run` from the checked sweep to the printed table."""
 
-import os
 import shlex
 import signal
 import sys
@@ -19,7 +18,8 @@ from experiments.coordinator import Coordinator
 from experiments.datasets import Datasets
 from experiments.display import Display, counted
 from experiments.failures import OperationError
-from experiments.launchers import InlineLauncher, Launcher, LocalLauncher
+from experiments.inbox import discard_stops
+from experiments.launchers import InlineLauncher, Launcher, LocalLauncher, usable_cores
 from experiments.ledger import Ledger, read_trials
 from experiments.optuna_view import OptunaView, open_storage
 from experiments.publish import publish_parent, write_report
@@ -38,6 +38,7 @@ from experiments.submitting import (
 )
 from experiments.sweep import Sweep, stored_sweep
 from slurm.errors import SlurmError
+from slurm.redaction import redacted
 from tracking.files import read_json
 from tracking.mlflow_sink import MlflowSink
 from tracking.run_directory import StudyDirectory
@@ -50,7 +51,7 @@ from vae_core.models.vae import check_on_meta
 from vae_core.objective import loss_mistakes
 from vae_core.trainer import DeviceMissingError, resolve_device
 
-_DONE, _SOME_FAILED, _STOPPED = 0, 1, 130
+_DONE, _SOME_FAILED, _STOPPED_BY_REQUEST, _STOPPED = 0, 1, 3, 130
 _FEWEST_IMAGES = 2
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
@@ -207,6 +208,7 @@ def run_sweep(
     with coordinator_lock(study):
         open_study(study, sweep, datasets.of(sweep.base_config))
         study.stop_file.unlink(missing_ok=True)
+        discard_stops(study)
         keep_launcher(study, sweep.file.launcher)
         if sweep.file.launcher.kind == "slurm" and (remark := keep_code(study)):
             console.print(remark, style="yellow", markup=False, soft_wrap=True)
@@ -225,6 +227,9 @@ def coordinate(study: StudyDirectory, console: Console) -> int:
     file = stored.file.model_copy(update={"launcher": kept_launcher(study)})
     sweep = replace(stored, file=file)
     with coordinator_lock(study):
+        if study.stop_file.exists():  # stopped before this process was ready; only `vae-sweep run` lifts that
+            console.print(f"{study.path.name} was stopped", markup=False)
+            return _STOPPED
         return _coordinate(sweep, study, Datasets(sweep.where), console)
 
 
@@ -241,6 +246,8 @@ def _coordinate_elsewhere(sweep: Sweep, study: StudyDirectory, console: Console)
         where = f"process {start_detached(study)}; its log is {coordinator_log(study)}"
     console.print(f"The coordinator is {where}", markup=False, highlight=False, soft_wrap=True)
     lines = [f"Follow it:  vae-sweep attach {name}", f"Stop it:    vae-sweep stop {name}"]
+    if sweep.file.launcher.coordinator == "job" and Stores(study.path.parent).are_elsewhere:
+        lines.append(f"MLflow and Optuna here: vae-sweep rebuild {name} (the job's are on its node's disk)")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     return _DONE
 
@@ -252,7 +259,7 @@ def _launcher(sweep: Sweep, study: StudyDirectory, datasets: Datasets) -> Launch
     if settings.kind == "slurm":
         return slurm_launcher(sweep, study, datasets)
     threads = sweep.base_config.train.threads
-    count = settings.workers or max(1, (os.cpu_count() or 1) // threads)
+    count = settings.workers or max(1, usable_cores() // threads)
     return LocalLauncher(study, count, threads, settings.idle_timeout_s)
 
 
@@ -281,14 +288,14 @@ def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, console
         )
     if not finished:
         console.print(_how_to_go_on(study, goes_on), markup=False, soft_wrap=True)
-        return _STOPPED
+        return _STOPPED_BY_REQUEST if coordinator.stopped_by_request else _STOPPED
     say_where(study, console)
     failed = [trial for trial in read_trials(study) if trial.state == "FAIL"]
     return _SOME_FAILED if failed else _DONE
 
 
 def _how_to_go_on(study: StudyDirectory, goes_on: bool) -> str:
-    command = shlex.join(["vae-sweep", *sys.argv[1:]])
+    command = shlex.join(["vae-sweep", *(redacted(word) for word in sys.argv[1:])])
     if not goes_on:
         return f"Stopped. Every finished epoch is kept; to go on: {command}"
     name = f"{study.path.name} --root {study.path.parent}"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from experiments.launchers import LauncherError
 from experiments.leases import JobState
-from experiments.slurm_logs import newest_log
+from experiments.slurm_logs import newest_log, submitted_jobs
 from experiments.sweep_file import LauncherConfig
 from slurm.errors import SlurmError
-from slurm.host import JobHost, outcome_file
+from slurm.host import JobHost
 from slurm.scheduler import Scheduler
 from slurm.settings import SlurmSettings
 from slurm.submission import Submission, cancel
@@ -21,6 +21,8 @@ from tracking.run_directory import StudyDirectory
 _LONGEST_PACE_S = 1.0
 _MAX_FAILED = 3
 _LOG_TAIL_CHARACTERS = 2000
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 60.0
+_MAX_REFUSALS = 6  # over about two minutes
 
 
 def job_name(study: StudyDirectory) -> str:
@@ -50,7 +52,7 @@ def worker_submission(
         command += ["--max-runs", str(settings.runs_per_job)]
     host = JobHost(
         command=tuple(command),
-        presence=str(study.workers / "{name}.json"),
+        presence=str(study.workers),
         slots=settings.slots,
         workers_per_gpu=settings.workers_per_gpu,
         signal_delay_s=settings.signal_delay_s,
@@ -75,29 +77,45 @@ class SlurmLauncher:
         self._scheduler = Scheduler(submission.name, self._settings.poll_s)
         self._submitted: set[str] = set()
         self._lost: set[str] = set()
+        self._worked: set[str] = set()
         self._failed_in_a_row = 0
+        self._refusals = 0
+        self._refusal: str | None = None
+        self._submit_again_at = float("-inf")
         self.workers = self._settings.slots * self._settings.array_parallelism
 
     def ensure(self, wanted: int) -> None:
-        """Submit jobs until there are enough for `wanted` open runs; none before the scheduler says which there are.
+        """Submit jobs until there are enough for `wanted` open runs.
+
+        Beside living jobs, whose arrays have throttles of their own, only as many as may run at once.
 
         Raises:
-            LauncherError: SLURM refuses, or several jobs in a row failed before they could work.
+            LauncherError: SLURM refuses again and again, or several jobs in a row failed before they could work.
         """
         live = self._live()
-        if live is None:
-            return
         self._notice_failures(live)
         new = self.needed(wanted) - len(live)
-        if new <= 0:
+        if live:
+            new = min(new, self._settings.array_parallelism - len(live))
+        if new <= 0 or time.monotonic() < self._submit_again_at:
             return
-        crowded = len(live) + new > self._settings.array_parallelism
         try:
-            jobs = self._submission.submit(new, after=sorted(live) if crowded else None)
+            jobs = self._submission.submit(new)
         except SlurmError as error:
-            raise LauncherError(str(error)) from error
+            self._refused(error)
+            return
+        self._refusals, self._refusal = 0, None
         self._submitted |= set(jobs)
         self._scheduler.submitted(jobs)
+
+    def _refused(self, error: SlurmError) -> None:
+        """Wait before the next attempt, ever longer; jobs that were submitted before go on meanwhile."""
+        pause_s = min(_FIRST_PAUSE_S * 2**self._refusals, _LONGEST_PAUSE_S)
+        self._refusals += 1
+        if self._refusals > _MAX_REFUSALS:
+            raise LauncherError(f"{error}; {self._refusals} times in a row") from error
+        self._submit_again_at = time.monotonic() + pause_s
+        self._refusal = f"{error}; the next attempt is in {pause_s:.0f} s"
 
     def needed(self, wanted: int) -> int:
         """Return how many jobs `wanted` open runs are worth."""
@@ -117,12 +135,20 @@ class SlurmLauncher:
         state = self._scheduler.state(job)
         return state.state if state else None
 
+    def at_work(self, job: str) -> None:
+        """Take note that a worker of this job has a run."""
+        self._worked.add(job)
+        self._lost.discard(job)
+
     def lost(self, job: str) -> None:
         """Take note that a worker of this job is lost: where the scheduler is silent, the job counts as ended."""
+        self._worked.add(job)
         self._lost.add(job)
 
     def words(self) -> str | None:
         """Return how many jobs run where, how many wait and why, or why that is not known."""
+        if self._refusal is not None:
+            return self._refusal
         if self._scheduler.problem is not None:
             return f"the scheduler does not answer ({self._scheduler.problem}); the journals decide"
         jobs = (self._scheduler.jobs() or {}).values()
@@ -160,35 +186,45 @@ class SlurmLauncher:
         return False
 
     def _cancel(self, jobs: list[str]) -> None:
+        """Cancel jobs; where that does not work, `words` says how to do it by hand."""
         try:
             cancel(jobs)
         except SlurmError as error:
-            raise LauncherError(f"{error}; to end them by hand: scancel --name {self._submission.name}") from error
+            self._refusal = f"{error}; to end the jobs by hand: scancel --name {self._submission.name}"
 
-    def _live(self) -> set[str] | None:
-        """Return the ids of the jobs that run or will run; None where the scheduler has never answered."""
+    def _live(self) -> set[str]:
+        """Return the ids of the jobs that run or will run.
+
+        Where the scheduler is silent, a job lives until it has said that it left, or its worker was given up.
+        """
         jobs = self._scheduler.jobs()
-        if jobs is None:
-            return None
-        if self._scheduler.problem is None:
+        if jobs is not None and self._scheduler.problem is None:
             return set(jobs)
-        return {job for job in jobs if job not in self._lost and self._outcome(job) in (None, "started")}
+        known = jobs if jobs is not None else submitted_jobs(self._study)
+        return {job for job in known if job not in self._lost and self._outcome(job) in (None, "started")}
 
     def _outcome(self, job: str) -> str | None:
-        for folder in self._study.slurm.iterdir() if self._study.slurm.is_dir() else []:
-            path = outcome_file(folder, job)
-            if path.exists():
-                return path.read_text(encoding="utf-8")
-        return None
+        """Return what the newest execution of a job said of itself."""
+        found = sorted(self._study.slurm.glob(f"*/{job}.*.outcome"), key=lambda path: path.name)
+        return found[-1].read_text(encoding="utf-8") if found else None
 
     def _notice_failures(self, live: set[str]) -> None:
-        """Give up where job after job ends without having hosted a worker to its end."""
+        """Give up where job after job ends before a worker of it had a run; while others are at work, only pause."""
         for job in sorted(self._submitted - live):
             self._submitted.remove(job)
             log = newest_log(self._study, job)
             outcome = self._outcome(job)
-            failed = outcome == "crashed" or (outcome is None and log is not None)
+            failed = job not in self._worked and (outcome == "crashed" or (outcome is None and log is not None))
             self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
             if self._failed_in_a_row >= _MAX_FAILED:
-                said = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL_CHARACTERS:] if log else ""
-                raise LauncherError(f"{_MAX_FAILED} jobs in a row failed; the last one, {job}, said ({log}):\n{said}")
+                self._failed_in_a_row = 0
+                self._give_up(job, log, alone=not live)
+
+    def _give_up(self, job: str, log: Path | None, *, alone: bool) -> None:
+        what = f"{_MAX_FAILED} jobs in a row failed; the last one, {job}, said ({log})"
+        if not alone:
+            self._submit_again_at = time.monotonic() + _LONGEST_PAUSE_S
+            self._refusal = f"{what}; the next attempt is in {_LONGEST_PAUSE_S:.0f} s"
+            return
+        said = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL_CHARACTERS:] if log else ""
+        raise LauncherError(f"{what}:\n{said}")

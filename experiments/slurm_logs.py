@@ -12,6 +12,10 @@ def logs_of(study: StudyDirectory, job: str) -> list[Path]:
 
 
 def newest_log(study: StudyDirectory, job: str) -> Path | None:
-    """Return the log of a job that was written to last; None where it never began."""
-    found = [path for path in logs_of(study, job) if path.stat().st_size]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    """Return the log that says most of a job's end, its standard error first; None where it never began."""
+    return next((path for path in logs_of(study, job) if path.stat().st_size), None)
+
+
+def submitted_jobs(study: StudyDirectory) -> set[str]:
+    """Return the ids of all jobs of a study that were ever submitted."""
+    return {path.name.removesuffix("_submitted.pkl") for path in study.slurm.glob("*/*_submitted.pkl")}

@@ -3,7 +3,9 @@
 import fcntl
 import json
 import os
+import shlex
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,6 +14,7 @@ from typing import Any
 
 from experiments.ledger import TrialRecord
 from experiments.sweep import Sweep, resolved_text, stored_sweep
+from slurm.redaction import redacted
 from tracking.files import read_json, write_atomic, write_json
 from tracking.provenance import collect
 from tracking.run_directory import RunDirectory, StudyDirectory
@@ -20,6 +23,7 @@ from vae_core.data import Dataset
 from vae_core.errors import UserError
 from vae_core.yaml_io import dump_yaml
 
+_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.1
 _FIXED_KEYS = ("sampler", "sampler_seed", "objective")
 
 
@@ -37,7 +41,7 @@ def open_study(study: StudyDirectory, sweep: Sweep, dataset: Dataset) -> None:
         _check_same(sweep, stored_sweep(study.sweep_file), read_json(data_file), dataset)
     else:
         write_json(data_file, {"fingerprint": dataset.fingerprint, **dataset.describe()})
-        write_json(study.provenance_file, collect(Path(__file__).parent))
+        write_json(study.provenance_file, _without_secrets(collect(Path(__file__).parent)))
     write_atomic(study.sweep_file, resolved_text(sweep))
 
 
@@ -91,11 +95,7 @@ def coordinator_lock(study: StudyDirectory) -> Iterator[None]:
     """
     descriptor = os.open(study.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
-            raise UserError(f"{study.path}: another coordinator is running this study ({holder})") from error
+        _take_lock(study, descriptor)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since})
         os.ftruncate(descriptor, 0)
@@ -122,6 +122,28 @@ def _check_same(sweep: Sweep, stored: Sweep, data: dict[str, Any], dataset: Data
             f"{sweep.where}: the study {sweep.name!r} was run with other settings; "
             f"undo the change, or give the new one a name with --study NAME ({'; '.join(differences)})"
         )
+
+
+def _take_lock(study: StudyDirectory, descriptor: int) -> None:
+    """Lock the file; somebody who only looks whether it is locked holds it for a moment."""
+    for attempts_left in reversed(range(_LOCK_ATTEMPTS)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if not attempts_left:
+                holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
+                raise UserError(f"{study.path}: another coordinator is running this study ({holder})") from error
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return
+
+
+def _without_secrets(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return provenance with what setup lines and `--set` options may hold left out: others read it."""
+    lines = (provenance["diff"] or "").splitlines(keepends=True)
+    diff = "".join(redacted(line) for line in lines) if lines else provenance["diff"]
+    command = shlex.join(redacted(word) for word in shlex.split(provenance["command"]))
+    return provenance | {"command": command, "diff": diff}
 
 
 def _tree_differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -13,8 +13,9 @@ from experiments.sweep import Sweep
 from experiments.sweep_file import LauncherConfig
 from slurm.host import JobHost
 from slurm.redaction import redacted
+from slurm.scheduler import Scheduler
 from slurm.snapshot import archive, git_state, refusal, source_root, take
-from slurm.submission import Submission
+from slurm.submission import Submission, cancel_named
 from tracking.files import read_json, write_atomic
 from tracking.run_directory import StudyDirectory
 from vae_core.data.preparation import prepared_folder
@@ -45,8 +46,27 @@ def refuse_impossible_jobs(sweep: Sweep, study: StudyDirectory) -> None:
             f"{sweep.where}: launcher.kind: slurm needs sbatch, which is not on this machine; use local, or try jobs "
             "on one machine with vae-sweep sandbox start"
         )
+    if "%" in str(study.path):
+        raise UserError(f"--root {study.path.parent}: SLURM reads '%' in the paths of logs; choose another folder")
+    hint = "see vae-sweep doctor for what this site offers"
     if reason := worker_submission(study, launcher, sweep.base_config.train.threads, [], study.code).refusal():
-        raise UserError(f"{sweep.where}: launcher.slurm: {reason}; see vae-sweep doctor for what this site offers")
+        raise UserError(f"{sweep.where}: launcher.slurm{_field(reason)}: {reason}; {hint}")
+    if launcher.coordinator == "job" and (reason := _coordinator_submission(sweep, study).refusal()):
+        raise UserError(f"{sweep.where}: launcher.slurm.coordinator_partition, coordinator_time: {reason}; {hint}")
+
+
+def _field(reason: str) -> str:
+    """Return which setting a refusal of sbatch's is about, where its words tell."""
+    about = {
+        "partition": "partition",
+        "time limit": "time",
+        "account": "account",
+        "qos": "qos",
+        "feature": "constraint",
+        "node name": "exclude",
+        "memory": "mem",
+    }
+    return next((f".{field}" for words, field in about.items() if words in reason.lower()), "")
 
 
 def keep_code(study: StudyDirectory) -> str | None:
@@ -140,8 +160,26 @@ def submit_coordinator(sweep: Sweep, study: StudyDirectory) -> str:
     """Submit a small CPU job that coordinates the study, requeues itself at its time limit, and return its id.
 
     Raises:
+        UserError: there is such a job already.
         SlurmError: sbatch refuses.
     """
+    if present := coordinator_jobs(study):
+        raise UserError(
+            f"{study.path}: its coordinator is already job {', '.join(present)}; "
+            f"follow it with vae-sweep attach {study.path.name} --root {study.path.parent}"
+        )
+    [job] = _coordinator_submission(sweep, study).submit(1)
+    return job
+
+
+def coordinator_jobs(study: StudyDirectory) -> list[str]:
+    """Return the ids of the jobs that coordinate the study, or wait to; none where SLURM does not answer."""
+    if not study.slurm.is_dir() or shutil.which("squeue") is None:
+        return []
+    return sorted(Scheduler(_coordinator_name(study), interval_s=0.0).jobs() or {})
+
+
+def _coordinator_submission(sweep: Sweep, study: StudyDirectory) -> Submission:
     host = JobHost(command=tuple(coordinator_command(study, "{python}")), inner_submission=True)
     workers = sweep.file.launcher.slurm
     settings = workers.model_copy(
@@ -155,17 +193,31 @@ def submit_coordinator(sweep: Sweep, study: StudyDirectory) -> str:
             "stage_data": False,
         }
     )
-    [job] = Submission(f"{job_name(study)}-coordinator", study.slurm, host, settings, study.code).submit(1)
-    return job
+    return Submission(_coordinator_name(study), study.slurm, host, settings, study.code)
 
 
-def stop_workers(study: StudyDirectory, timeout_s: float) -> None:
-    """Have the workers of a study that no coordinator runs write checkpoints and leave, and end its jobs."""
+def _coordinator_name(study: StudyDirectory) -> str:
+    return f"{job_name(study)}-coordinator"
+
+
+def stop_workers(study: StudyDirectory, timeout_s: float) -> str | None:
+    """Have the workers of a study that no coordinator runs write checkpoints and leave, and end its jobs.
+
+    Workers of both kinds are meant: a study may have been run by jobs first and by local processes later.
+
+    Returns:
+        What is not over after `timeout_s`; None: nothing.
+
+    Raises:
+        SlurmError: scancel does not work.
+    """
     launcher = kept_launcher(study)
-    stopping: Launcher
-    if launcher.kind == "slurm":
-        stopping = SlurmLauncher(study, worker_submission(study, launcher, 1, [], study.code))
-    else:
-        stopping = LocalLauncher(study, 1, 1, launcher.idle_timeout_s)
-    stopping.request_stop()
-    stopping.wait(timeout_s)
+    stopping: list[Launcher] = [LocalLauncher(study, 1, 1, launcher.idle_timeout_s)]
+    if study.slurm.is_dir() and shutil.which("scancel") is not None:
+        cancel_named(_coordinator_name(study))  # of a coordinator that waits for its node
+        stopping.append(SlurmLauncher(study, worker_submission(study, launcher, 1, [], study.code)))
+    study.stop_file.touch()
+    for workers in stopping:
+        workers.request_stop()
+    left = [workers.words() or "workers have not left" for workers in stopping if not workers.wait(timeout_s)]
+    return "; ".join(left) or None

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from experiments.history import read_history
 from experiments.place import Place
 from slurm.host import NOT_AGAIN
 from tracking.files import write_json
@@ -79,10 +80,17 @@ class Worker:
             idle_since = time.monotonic()
 
     def _own_claims(self) -> Iterator[Claim]:
-        """Renew what an earlier execution of the same job left, each as the run's next attempt."""
+        """Renew what an earlier execution of the same job left, each as the run's next attempt.
+
+        One that it had ended, and died before it could say so, is over.
+        """
         place, _, _ = self._name.rpartition(".")
         for left in claims(self._study) if place else []:
-            if left.worker.startswith(f"{place}.") and (renewed := renew(self._study, left, self._name, self._owner)):
+            if not left.worker.startswith(f"{place}."):
+                continue
+            if read_history(self._study.run(left.entry.run)).status is not None:
+                finish(self._study, left)
+            elif renewed := renew(self._study, left, self._name, self._owner):
                 yield renewed
         for path in self._study.workers.glob(f"{place}.*") if place else []:
             if path.suffix in (".json", ".requeued") and path.stem != self._name:
@@ -121,12 +129,12 @@ class Worker:
             self._attempt.request_stop()
 
     def _is_to_leave(self) -> bool:
-        return (
-            self._stopping
-            or self._runs_left <= 0
-            or self._place.ends_at - time.monotonic() < self._longest_epoch_s
-            or self._study.stop_file.exists()
-        )
+        return self._stopping or self._runs_left <= 0 or self._time_is_up() or self._study.stop_file.exists()
+
+    def _time_is_up(self) -> bool:
+        """Return whether no epoch would fit any more; before its first one a worker always tries."""
+        epoch_s = self._longest_epoch_s
+        return epoch_s > 0 and self._place.ends_at - time.monotonic() < epoch_s
 
 
 def presence_file(study: StudyDirectory, name: str) -> Path:

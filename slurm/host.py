@@ -35,10 +35,10 @@ class JobHost:
     checkpoints and has the job queued again, unless somebody has cancelled it.
 
     Attributes:
-        command: its words may hold `{python}` (this interpreter), `{name}` (of this worker in this execution), `{job}`,
+        command: its words may be `{python}` (this interpreter), `{name}` (of this worker in this execution), `{job}`,
             `{wait_s}` and `{seconds_left}` (until the signal before the time limit; inf where there is none).
-        presence: path, with `{name}`, of the file that a worker makes when it starts. It is removed when the worker
-            has left, and renamed to end in `.requeued` when it will come back with the job.
+        presence: folder in which a worker makes `<name>.json` when it starts. That is removed when the worker has left,
+            and renamed to end in `.requeued` when it will come back with the job.
         slots: how many workers.
         workers_per_gpu: how many of them share one GPU.
         signal_delay_s: s between that signal and the time limit.
@@ -65,7 +65,6 @@ class _Hosting:
         self._environment = environment
         self._job = job_of(environment)
         self._facts = _facts(self._job)
-        self._began = time.monotonic()
         self._stopping = False
         self._children: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
         self._left: list[str] = []
@@ -92,7 +91,8 @@ class _Hosting:
     def _report(self, state: str) -> None:
         """Say in a file beside the log how far this execution came, for whoever submitted the job."""
         if folder := self._environment.get("SUBMITIT_FOLDER"):
-            outcome_file(Path(folder), self._job).write_text(state, encoding="utf-8")
+            restarts = int(self._environment.get("SLURM_RESTART_COUNT", "0"))
+            outcome_file(Path(folder), self._job, restarts).write_text(state, encoding="utf-8")
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
@@ -102,9 +102,9 @@ class _Hosting:
 
     def _start(self, slot: int) -> None:
         name = f"slurm-{self._job}-{slot}.{uuid4().hex[:6]}"
-        words = {"python": sys.executable, "name": name, "job": self._job}
-        words |= {"seconds_left": self._seconds_left(), "wait_s": self._wait_s()}
-        command = [_filled(word, words) for word in self._host.command]
+        words = {"{python}": sys.executable, "{name}": name, "{job}": self._job}
+        words |= {"{seconds_left}": self._seconds_left(), "{wait_s}": self._wait_s()}
+        command = [words.get(word, word) for word in self._host.command]
         environment = self._worker_environment(slot)
         gpus = environment.get("CUDA_VISIBLE_DEVICES", "none")
         self._say(f"worker {name} (CUDA_VISIBLE_DEVICES={gpus}): {shlex.join(command)}")
@@ -144,7 +144,7 @@ class _Hosting:
         self._start(slot)
 
     def _presence(self, name: str) -> Path | None:
-        return Path(_filled(self._host.presence, {"name": name})) if self._host.presence is not None else None
+        return Path(self._host.presence, f"{name}.json") if self._host.presence is not None else None
 
     def _forget(self, name: str) -> None:
         if path := self._presence(name):
@@ -209,9 +209,9 @@ def job_of(environment: Mapping[str, str]) -> str:
     return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment["SLURM_JOB_ID"]
 
 
-def outcome_file(folder: Path, job: str) -> Path:
-    """Return where a job says `started`, then `left` or `crashed`; it is missing where its setup lines failed."""
-    return folder / f"{job}.outcome"
+def outcome_file(folder: Path, job: str, restarts: int) -> Path:
+    """Return where one execution of a job says `started`, then `left` or `crashed`; missing: its setup failed."""
+    return folder / f"{job}.{restarts:04d}.outcome"
 
 
 def _facts(job: str) -> dict[str, str]:
@@ -224,9 +224,3 @@ def _facts(job: str) -> dict[str, str]:
 
 def _is_not_of_this_job(variable: str) -> bool:
     return variable == "SLURM_CONF" or not variable.startswith(("SLURM_", "SRUN_", "SBATCH_", "SUBMITIT_"))
-
-
-def _filled(word: str, words: Mapping[str, str]) -> str:
-    for name, value in words.items():
-        word = word.replace(f"{{{name}}}", value)
-    return word

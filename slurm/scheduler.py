@@ -91,7 +91,6 @@ class Scheduler:
         self._jobs |= {job: JobState(job, "pending") for job in jobs}
 
     def _ask(self) -> None:
-        self._asked_at = self.clock()
         problems = []
         for question in (_squeue, _sacct):
             try:
@@ -100,8 +99,10 @@ class Scheduler:
                 problems.append(str(error))
                 continue
             self._answered, self.problem = True, None
-            return
-        self.problem = "; ".join(problems)
+            break
+        else:
+            self.problem = "; ".join(problems)
+        self._asked_at = self.clock()  # afterwards: a question may take longer than the interval
 
 
 def _squeue(name: str) -> dict[str, JobState]:

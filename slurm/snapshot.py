@@ -4,6 +4,7 @@ import glob
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -17,6 +18,9 @@ from typing import BinaryIO
 _PACKAGES = ("vae_core", "tracking", "slurm", "experiments", "sweeps")
 _PROJECT = "pyproject.toml"
 _FILES = (_PROJECT, "constraints.txt", "README.md", "LICENSE")  # what an installation reads beside the packages
+# sweep files: a job reads its study's copy, and their setup lines may hold secrets
+_NOT_CODE = re.compile(r"sweeps/[^/]*\.ya?ml")
+_GIT_PATHS = (*_PACKAGES, *_FILES, ":(exclude)sweeps/*.yaml", ":(exclude)sweeps/*.yml")
 _TIMEOUT_S = 60  # of one git command; a checkout on a busy network file system is slow
 _LISTED = 5  # more files than this are not read in an error message
 _TEMPORARY_SUFFIX = ".tmp"
@@ -58,7 +62,7 @@ def git_state(source: Path) -> GitState:
         return GitState(None, [], False, "")
     untracked = _paths(source, "ls-files", "--others", "--exclude-standard")
     changed = _paths(source, "diff", "--name-only", "--no-renames", "--relative", "HEAD")
-    diff = _diff(source, "--relative", "HEAD", "--", *_PACKAGES, *_FILES)
+    diff = _diff(source, "--relative", "HEAD", "--", *_GIT_PATHS)
     additions = [_diff(source, "--no-index", "--", os.devnull, name) for name in untracked]
     return GitState(commit, sorted({*changed, *untracked}), _unpushed(source), "".join([diff, *additions]))
 
@@ -140,7 +144,7 @@ def _unpushed(source: Path) -> bool:
 
 def _paths(source: Path, *command: str) -> list[str]:
     """Return the snapshot's files that a git command lists, relative to `source`."""
-    listed = _git(source, *command, "-z", "--", *_PACKAGES, *_FILES)
+    listed = _git(source, *command, "-z", "--", *_GIT_PATHS)
     return [name for name in listed.split("\0") if name]
 
 
@@ -190,7 +194,7 @@ def _names(source: Path, state: GitState) -> list[str]:
         names = [*inside, *beside]
     else:
         names = _paths(source, "ls-files", "--cached", "--others", "--exclude-standard")
-    return [name for name in dict.fromkeys(names) if (source / name).is_file()]
+    return [name for name in dict.fromkeys(names) if (source / name).is_file() and not _NOT_CODE.fullmatch(name)]
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """Submits job arrays through submitit, and shows the sbatch script without submitting it."""
 
+import os
 import re
 import shlex
 import uuid
@@ -42,22 +43,18 @@ class Submission:
     threads: int = 1
     data: list[Path] = field(default_factory=list)
 
-    def submit(self, jobs: int, after: list[str] | None = None) -> list[str]:
+    def submit(self, jobs: int) -> list[str]:
         """Submit `jobs` jobs in arrays that the site accepts, and return their ids.
 
-        Of several arrays each waits for all before it, so that never more than `array_parallelism` jobs run, even if
-        somebody cancels one of them.
-
-        Args:
-            jobs: how many.
-            after: ids of jobs that must have ended first.
+        Where several arrays together exceed `array_parallelism`, each waits for all before it, even if somebody cancels
+        one of them.
 
         Raises:
             SlurmError: sbatch refuses, or there is none.
         """
         ids: list[str] = []
         for size in _chunks(jobs, max_array_size()):
-            ids += self._submit_array(size, [*(after or []), *ids])
+            ids += self._submit_array(size, ids if jobs > self.settings.array_parallelism else [])
         return ids
 
     def refusal(self) -> str | None:
@@ -193,6 +190,18 @@ def cancel(jobs: list[str]) -> None:
     except UnansweredError as error:
         if "Invalid job id" not in str(error):
             raise SlurmError(str(error)) from error
+
+
+def cancel_named(name: str) -> None:
+    """Cancel all of this user's jobs of one name.
+
+    Raises:
+        SlurmError: scancel does not work.
+    """
+    try:
+        ask("scancel", "--name", name, "--user", str(os.getuid()))
+    except UnansweredError as error:
+        raise SlurmError(str(error)) from error
 
 
 def _chunks(jobs: int, largest: int) -> list[int]:

@@ -18,6 +18,7 @@ from tracking.files import fsync_folder, write_atomic
 from tracking.run_directory import StudyDirectory
 
 _RUN = re.compile(r"[A-Za-z0-9_-]+")
+_LISTINGS = 5
 _WORKER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -99,13 +100,21 @@ def requeue(study: StudyDirectory, lost: Claim) -> bool:
 
 
 def claims(study: StudyDirectory) -> list[Claim]:
-    """Return the entries that workers hold."""
-    found = []
-    for path in _paths(study.claimed):
-        entry, owner = _read(path)
-        if entry is not None:
-            found.append(Claim(entry, path.name.removesuffix(".json").split(".", 2)[2], owner, path))
+    """Return the entries that workers hold.
+
+    One that is renewed between listing and reading has another name: then the folder is listed again.
+    """
+    for _ in range(_LISTINGS):
+        paths = list(_paths(study.claimed))
+        found = [claim for path in paths if (claim := _claim_at(path)) is not None]
+        if len(found) == len(paths):
+            break
     return found
+
+
+def _claim_at(path: Path) -> Claim | None:
+    entry, owner = _read(path)
+    return Claim(entry, path.name.removesuffix(".json").split(".", 2)[2], owner, path) if entry is not None else None
 
 
 def finish(study: StudyDirectory, claim: Claim) -> bool:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,30 @@ def test_the_number_of_seeds_and_their_list_are_the_same_seeds(copied):
     vae_sweep("run", sweep, "--root", root, "--set", "seeds=[0, 1]")
     result = vae_sweep("run", sweep, "--root", root, "--set", "seeds=3", check=2)
     assert "seeds: [0, 1] -> [0, 1, 2]" in result.stderr
+
+
+def test_a_study_stopped_before_its_coordinator_was_ready_stays_stopped(copied):
+    sweep, root = copied
+    study = root / "tiny"
+    lines = (study / "trials.jsonl").read_text().splitlines(keepends=True)
+    (study / "trials.jsonl").write_text(lines[0])  # there is something to do
+    (study / "stop").touch()
+    output = vae_sweep("coordinate", "tiny", "--root", root).stdout
+    assert "tiny was stopped" in output
+    assert (study / "trials.jsonl").read_text() == lines[0]
+    assert "mean image" in vae_sweep("run", sweep, "--root", root).stdout  # `run` lifts it
+
+
+def test_secrets_of_setup_lines_stay_out_of_what_others_read(write_sweep, tmp_path):
+    root, hidden = tmp_path / "runs", uuid.uuid4().hex
+    options = ["seeds=1", "space.loss.beta=[0.1]", "train.epochs=1", f"launcher.slurm.environment.API_KEY={hidden}"]
+    options += [f"launcher.slurm.setup=['export FOO_TOKEN={hidden}', 'module load cuda']"]
+    words = [word for option in options for word in ("--set", option)]
+    vae_sweep("run", write_sweep(), "--root", root, "--launcher", "inline", *words)
+    with_secrets = [path for path in root.rglob("*") if path.is_file() and hidden.encode() in path.read_bytes()]
+    assert with_secrets == [root / "tiny" / "launcher.json"]
+    assert with_secrets[0].stat().st_mode & 0o077 == 0
+    assert "module load cuda" in (root / "tiny" / "sweep.yaml").read_text()
 
 
 def test_new_cells_are_added_and_vanished_ones_kept(copied):

@@ -47,7 +47,7 @@ def project():
         "vae_core/bases/tiny.yaml": "a: 1\n",
         "vae_core/py.typed": "",
         "experiments/table.csv": b"\xff\x00 not text\r\n",
-        "sweeps/beta.yaml": "# Why?\n",
+        "sweeps/notes.txt": "# Why?\n",
         "pyproject.toml": "[project]\n",
         "constraints.txt": "",
         "README.md": "read\n",
@@ -84,6 +84,16 @@ def code(folder):
     return {name: content for name, content in contents(folder).items() if belongs(name)}
 
 
+def test_sweep_files_are_no_code_and_stay_out(checkout, tmp_path):
+    """They may hold secrets, and an edited or new one is no reason to refuse the code."""
+    lines = "launcher: {slurm: {setup: [export FOO_TOKEN=abc]}}\n"
+    write(checkout, {"sweeps/mine.yaml": lines, "sweeps/other.yml": lines, "slurm/new.py": ""})
+    assert git_state(checkout).dirty == ["slurm/new.py"]
+    take(checkout, tmp_path / "code")
+    assert not list((tmp_path / "code" / "sweeps").glob("*.y*ml"))
+    assert "abc" not in "".join(path.read_text(errors="replace") for path in (tmp_path / "code").rglob("*.*"))
+
+
 def test_the_source_is_the_folder_of_the_packages():
     assert (source_root() / "slurm" / "snapshot.py").samefile(snapshot.__file__)
 
@@ -97,13 +107,13 @@ def test_a_clean_checkout_without_a_remote_is_fine(checkout):
 def test_changes_deletions_and_new_files_of_the_snapshot_are_dirty_and_no_others(checkout):
     write(checkout, {"vae_core/bases/tiny.yaml": "a: 2\n", "slurm/new.py": "", "tests/test_a.py": "", "notes": ""})
     write(checkout, {"slurm/a.log": "", "slurm/__pycache__/new.cpython-311.pyc": ""})
-    (checkout / "sweeps" / "beta.yaml").unlink()
+    (checkout / "sweeps" / "notes.txt").unlink()
     write(checkout, {"tracking/staged.py": "x = 1\n"})
     git(checkout, "add", "tracking")
     git(checkout, "mv", "experiments/table.csv", "experiments/moved.csv")
     state = git_state(checkout)
     assert state.dirty == [
-        *("experiments/moved.csv", "experiments/table.csv", "slurm/new.py", "sweeps/beta.yaml", "tracking/staged.py"),
+        *("experiments/moved.csv", "experiments/table.csv", "slurm/new.py", "sweeps/notes.txt", "tracking/staged.py"),
         "vae_core/bases/tiny.yaml",
     ]
     assert "-a: 1\n+a: 2\n" in state.diff
@@ -147,7 +157,7 @@ def test_the_diff_turns_the_commit_into_the_snapshot(checkout, tmp_path, monkeyp
         monkeypatch.setenv(f"GIT_CONFIG_KEY_{index}", key)
         monkeypatch.setenv(f"GIT_CONFIG_VALUE_{index}", value)
     write(checkout, {"experiments/table.csv": b"\xfe\x00 other\r\n", "slurm/latin.py": b"# caf\xe9\r\nlast line"})
-    write(checkout, {"sweeps/empty.yaml": "", "tests/test_a.py": "", "sweeps/mine.bin": bytes(range(256))})
+    write(checkout, {"sweeps/empty.txt": "", "tests/test_a.py": "", "sweeps/mine.bin": bytes(range(256))})
     (checkout / "vae_core" / "bases" / "tiny.yaml").rename(checkout / "vae_core" / "bases" / "small.yaml")
     take(checkout, tmp_path / "code")
     git(tmp_path, "clone", "-q", "checkout", "clone")
@@ -173,13 +183,13 @@ def test_an_installation_inside_an_unrelated_repository_is_no_checkout(tmp_path)
     write(tmp_path, {"pyproject.toml": "[project]\n", "vae_core/other.py": ""})
     git(tmp_path, "init", "-q")
     commit_all(tmp_path)
-    write(site, packages() | {"slurm/__pycache__/a.pyc": "", "slurm/b.pyc": "", "sweeps/beta.yaml": "# Q?\n"})
+    write(site, packages() | {"slurm/__pycache__/a.pyc": "", "slurm/b.pyc": "", "sweeps/notes.txt": "# Q?\n"})
     write(site, {"README.md": "of another package", "LICENSE": "of another package", "torch/__init__.py": ""})
     state = git_state(site)
     assert state == GitState(None, [], False, "")
     assert refusal(state) is None
     take(site, tmp_path / "code")
-    assert set(contents(tmp_path / "code")) == {*packages(), "sweeps/beta.yaml", "SNAPSHOT.json"}
+    assert set(contents(tmp_path / "code")) == {*packages(), "sweeps/notes.txt", "SNAPSHOT.json"}
     assert json.loads((tmp_path / "code" / "SNAPSHOT.json").read_text())["commit"] is None
 
 
@@ -245,7 +255,7 @@ def test_later_edits_and_a_second_call_change_nothing(checkout, tmp_path):
 
 def test_a_dirty_tree_is_copied_as_it_is_and_says_so(checkout, tmp_path):
     write(checkout, {"slurm/__init__.py": "edited\n", "slurm/new.py": "fresh\n"})
-    (checkout / "sweeps" / "beta.yaml").unlink()
+    (checkout / "sweeps" / "notes.txt").unlink()
     take(checkout, tmp_path / "code")
     assert code(tmp_path / "code") == code(checkout)
     assert json.loads((tmp_path / "code" / "SNAPSHOT.json").read_text())["dirty"] == git_state(checkout).dirty

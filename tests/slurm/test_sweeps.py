@@ -255,7 +255,7 @@ def test_stop_writes_checkpoints_ends_the_jobs_and_the_same_command_goes_on(runn
     disturbed.await_epochs(runs=2)
     output = vae_sweep("stop", "tiny", "--root", disturbed.root).stdout
     assert "Stopped." in output
-    assert disturbed.process.wait(30) == 130
+    assert disturbed.process.wait(30) == 3
     assert not squeue()
     assert disturbed.lines("interrupted")
     disturbed.again()

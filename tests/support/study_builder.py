@@ -62,7 +62,8 @@ class StudyBuilder:
         name = " ".join(f"{path}={value}" for path, value in params.items())
         self._ledger.ask(params, name, runs)
         for run, seed in runs:
-            info = {"run": run, "seed": seed, "params": params, "data_fingerprint": self.fingerprint}
+            info = {"run": run, "seed": seed, "cell": name, "params": params, "epochs": 2}
+            info["data_fingerprint"] = self.fingerprint
             self.study.run(run).create()
             write_json(self.study.run(run).info_file, info)
             tree = {section: dict(fields) for section, fields in self.config.items()}

@@ -97,6 +97,21 @@ def test_a_lost_claim_is_queued_again_or_renewed_by_its_worker_but_not_both(stud
             assert queued(study) == []
 
 
+def test_a_claim_renewed_between_listing_and_reading_is_seen(study, monkeypatch):
+    enqueue(study, QueueEntry("run", 0, 1))
+    won = claim(study, "job.a", OWNER)
+    real, renewed = Path.read_bytes, []
+
+    def renew_and_read(path):
+        if path == won.path and not renewed:
+            renewed.append(renew(study, won, "job.b", OWNER))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", renew_and_read)
+    assert [found.worker for found in claims(study)] == ["job.b"]
+    assert renewed
+
+
 def test_a_claim_not_yet_signed_again_has_no_owner(study):
     """The signatures of earlier attempts, and of other workers, say nothing of this one."""
     enqueue(study, QueueEntry("run", 0, 1))
