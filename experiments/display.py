@@ -166,7 +166,7 @@ class Display:
         if attempt is None or attempt <= self._attempts.get(watch.directory.id, 0):
             return
         self._attempts[watch.directory.id] = attempt
-        ends = {"interrupted": "was interrupted", "failed": "failed"}
+        ends = {"interrupted": "was interrupted", "failed": "failed", "pruned": "was pruned"}
         before = ends.get(watch.history.after or "lost", "was lost before it could write another")
         run = f"{watch.info['cell']} seed={watch.info['seed']}"
         goes_on = f"attempt {attempt} goes on from {_start(watch)}{_where(watch)}"

@@ -287,12 +287,13 @@ def _measured_before(run: RunDirectory, number: int, found: FoundCheckpoint | No
 
 
 def _end_of(run: RunDirectory, attempt: int) -> str | None:
-    """Return how an attempt ended as its journal has it: interrupted, failed, or lost; None: there was none."""
+    """Return how an attempt ended as its journal has it: interrupted, failed, pruned or lost; None: there was none."""
     if attempt < 0:
         return None
     lines = read_journal(run.attempt(attempt).journal_file)
-    last = lines[-1].kind if lines else None
-    return {"interrupted": "interrupted", "end": "failed"}.get(str(last), "lost")
+    if lines and lines[-1].kind == "end":
+        return str(lines[-1].fields["status"])
+    return "interrupted" if lines and lines[-1].kind == "interrupted" else "lost"
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class Scheduler:
         for question in (_squeue, _sacct):
             try:
                 self._jobs = question(self.name)
-            except UnansweredError as error:
+            except (UnansweredError, ValueError) as error:  # or an answer of another form than SLURM's
                 problems.append(str(error))
                 continue
             self._answered, self.problem = True, None

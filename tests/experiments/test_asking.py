@@ -318,7 +318,7 @@ def test_what_keeps_a_study_from_being_stopped_is_said_and_does_not_stop_the_nex
     slurm.refuses("scancel", "Access denied")
     keep_launcher(builder.study, LauncherConfig(kind="slurm"))
     builder.study.slurm.mkdir()
-    assert "scancel: error: Access denied" in vae_sweep("stop", "tiny", "--root", root, check=1)
+    assert "scancel: Access denied" in vae_sweep("stop", "tiny", "--root", root, check=1)
     assert requests(builder.study) == []
 
 

@@ -624,7 +624,7 @@ def test_a_scheduler_that_does_not_answer_is_asked_nothing_more(tmp_path, site):
     asked = site(squeue="echo 'squeue: error: Unable to contact slurm controller' >&2; exit 1")
     code, rows, _ = doctor(tmp_path, "cpu")
     assert code == 1
-    assert rows["squeue"][0].startswith("broken error: Unable to contact slurm controller → see what scontrol ping")
+    assert rows["squeue"][0].startswith("broken Unable to contact slurm controller → see what scontrol ping")
     assert "partitions" not in rows
     assert [line.split()[0] for line in asked.read_text().splitlines()] == ["squeue"]
 

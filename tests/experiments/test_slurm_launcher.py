@@ -261,7 +261,7 @@ def test_while_the_scheduler_is_silent_nothing_is_submitted_twice(launcher, slur
     found.ensure(5)
     assert sizes(slurm) == [2]
     assert found.job_state("100_0") is None
-    assert "the scheduler does not answer (squeue: error: Unable to contact" in found.words()
+    assert "the scheduler does not answer (squeue: Unable to contact" in found.words()
 
 
 def test_nor_where_it_has_never_answered(launcher, slurm, study):

@@ -136,8 +136,7 @@ def test_where_nobody_answers_nothing_is_known_and_the_problem_says_why(slurm, s
     assert scheduler.jobs() is None
     assert scheduler.state("7") is None
     assert scheduler.problem == (
-        "squeue: error: Unable to contact slurm controller (connect failure); "
-        "sacct: error: Slurm accounting storage is disabled"
+        "squeue: Unable to contact slurm controller (connect failure); sacct: Slurm accounting storage is disabled"
     )
 
 

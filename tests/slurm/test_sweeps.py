@@ -25,6 +25,7 @@ from support.slurm import (
 from support.slurm_sweeps import LONG, RunningSweep, assert_undisturbed, options, table, vae_sweep
 from support.tiny import TINY
 
+NODES = ("n1", "n2")
 pytestmark = pytest.mark.usefixtures("sandbox", "idle_sandbox")
 
 
@@ -43,10 +44,17 @@ def idle_sandbox(sandbox):
     yield
     slurm("scancel", "--user", "root")
     wait_until(lambda: not squeue(), "an empty queue", timeout_s=60)
-    for node in ("n1", "n2"):
-        slurm("scontrol", "update", f"nodename={node}", "state=resume", check=False)
     # a node whose daemon was killed under a job is cleared a minute after the daemon has come back
-    wait_until(lambda: node_state("n1") == node_state("n2") == "idle", "idle nodes", timeout_s=150)
+    wait_until(idle_nodes, lambda: f"idle nodes: {[node_state(node) for node in NODES]}", timeout_s=150)
+
+
+def idle_nodes() -> bool:
+    """Whether both nodes are; one that was drained or taken down is brought back."""
+    states = {node: node_state(node) for node in NODES}
+    for node, state in states.items():
+        if state.startswith(("down", "drain")):
+            slurm("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+    return set(states.values()) == {"idle"}
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ class FakeSlurm:
         self.runs(command, f"cat {self.folder}/{command}.text")
 
     def refuses(self, command: str, reason: str = "Unable to contact slurm controller") -> None:
-        """Have a command fail with the reason."""
-        self.runs(command, f"echo 'error: {reason}' >&2; exit 1")
+        """Have a command fail with the reason, as Slurm's own say it."""
+        self.runs(command, f"echo '{command}: error: {reason}' >&2; exit 1")
 
     def accepts_jobs(self, first: int = 100, max_array_size: int = 1001) -> None:
         """Have sbatch take every script and number the jobs from `first`."""

@@ -51,11 +51,12 @@ def running_sandbox(nodes: int = 2, gpus: int = 2, max_array_size: int = 1001) -
             sandbox.stop(Path(name))
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 30.0) -> None:
     """Return once the condition holds; fail with `what` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for: {what}"
+        late = time.monotonic() > deadline
+        assert not late, f"waited {timeout_s:.0f} s for: {what if isinstance(what, str) else what()}"
         time.sleep(0.05)
 
 
@@ -130,8 +131,12 @@ def restart_slurmd(folder: Path, node: str) -> None:
 
 
 def node_state(node: str) -> str:
-    """Return a node's state in Slurm's words; with a star where it does not answer."""
-    return slurm("sinfo", "-h", "-N", "-p", "main", "-n", node, "-o", "%T").stdout.strip()
+    """Return a node's state in Slurm's words; with a star where it does not answer.
+
+    scontrol is asked: sinfo may go on to call a node mixed whose jobs have ended.
+    """
+    words = slurm("scontrol", "--oneliner", "show", "node", node).stdout.split()
+    return next(word.removeprefix("State=") for word in words if word.startswith("State=")).lower()
 
 
 def _living_pids() -> Iterator[int]:
