@@ -207,14 +207,19 @@ def run_sweep(
     console.print(f"{plan.words()}; folder: {study.path}", markup=False, highlight=False, soft_wrap=True)
     with coordinator_lock(study):
         open_study(study, sweep, datasets.of(sweep.base_config))
-        study.stop_file.unlink(missing_ok=True)
-        discard_stops(study)
-        keep_launcher(study, sweep.file.launcher)
-        if sweep.file.launcher.kind == "slurm" and (remark := keep_code(study)):
-            console.print(remark, style="yellow", markup=False, soft_wrap=True)
+        _make_ready(study, sweep, console)
         if sweep.file.launcher.coordinator == "foreground":
             return _coordinate(sweep, study, datasets, console)
     return _coordinate_elsewhere(sweep, study, console)
+
+
+def _make_ready(study: StudyDirectory, sweep: Sweep, console: Console) -> None:
+    """Lift an earlier stop, and keep what coordinators and jobs elsewhere need."""
+    study.stop_file.unlink(missing_ok=True)
+    discard_stops(study)
+    keep_launcher(study, sweep.file.launcher)
+    if sweep.file.launcher.kind == "slurm" and (remark := keep_code(study)):
+        console.print(remark, style="yellow", markup=False, soft_wrap=True)
 
 
 def coordinate(study: StudyDirectory, console: Console) -> int:

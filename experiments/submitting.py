@@ -93,7 +93,11 @@ def slurm_launcher(sweep: Sweep, study: StudyDirectory, datasets: Datasets) -> S
 def submission(sweep: Sweep, study: StudyDirectory, datasets: Datasets) -> Submission:
     """Return what a worker job of the sweep is."""
     launcher = sweep.file.launcher
-    data = [prepared_folder(config) for config in datasets.configs] if launcher.slurm.stage_data else []
+    data: list[Path] = []
+    if launcher.slurm.stage_data:
+        for params in sweep.grid() if sweep.file.sampler == "grid" else [{}]:
+            datasets.of(sweep.config(params, sweep.seeds[0]))
+        data = [prepared_folder(config) for config in datasets.configs]
     return worker_submission(study, launcher, sweep.base_config.train.threads, data, study.code)
 
 
@@ -107,12 +111,9 @@ def script(sweep: Sweep, study: StudyDirectory, datasets: Datasets, runs: int) -
 
 def keep_launcher(study: StudyDirectory, launcher: LauncherConfig) -> None:
     """Write the launcher section, secrets and all, for a coordinator elsewhere; its owner alone may read it."""
-    path = _launcher_file(study)
-    path.touch(mode=0o600)
-    path.chmod(0o600)
     before = os.umask(0o077)
     try:
-        write_atomic(path, launcher.model_dump_json(indent=2) + "\n")
+        write_atomic(_launcher_file(study), launcher.model_dump_json(indent=2) + "\n")
     finally:
         os.umask(before)
 

@@ -27,12 +27,12 @@ class WrittenRun:
         write_json(self.directory.info_file, self.info)
         write_atomic(self.directory.config_file, "loss: {beta: 4.0}\n")
 
-    def open(self, number, continues=None, tags=None):
+    def open(self, number, continues=None, tags=None, **place):
         self.attempt = self.directory.attempt(number)
         self.attempt.create()
         self.journal = JournalWriter(self.attempt.journal_file)
         origin = None if continues is None else {"attempt": continues[0], "n": continues[1]}
-        return self.journal.append("attempt", attempt=number, worker="w", continues=origin, tags=tags or {})
+        return self.journal.append("attempt", attempt=number, worker="w", continues=origin, tags=tags or {}, **place)
 
     def epoch(self, epoch, offset=0.0, keys=("train/kl", "val/elbo")):
         metrics = {key: offset + epoch + index / 8 for index, key in enumerate(keys)}

@@ -1,4 +1,4 @@
-from tracking.replay import covered, metric_rows, run_name
+from tracking.replay import covered, gpu_hours, metric_rows, run_name, run_tags
 from tracking.run_directory import read_chain
 
 
@@ -59,6 +59,31 @@ def test_test_metrics_stand_at_the_best_epoch(written_run):
         ("val/elbo", 2, 2.125),
         ("test/elbo", 1, -3.5),
     ]
+
+
+def test_gpu_hours_are_those_of_all_attempts_by_their_share(written_run, monkeypatch):
+    hour_ns = 3_600_000_000_000
+    now = [0]
+    monkeypatch.setattr("tracking.journal.time.time_ns", lambda: now[0])
+    written_run.open(0, gpus=1.0, job="7_0", host="n1")
+    now[0] += hour_ns
+    written_run.epoch(1)  # lost beyond this: nobody knows how long it lived
+    now[0] += 5 * hour_ns
+    written_run.open(1, gpus=0.5, job="7_0", host="n2")
+    now[0] += 3 * hour_ns
+    written_run.saved_epoch(1)
+    now[0] += 9 * hour_ns
+    written_run.open(2)  # on a CPU
+    now[0] += hour_ns
+    written_run.end()
+    assert gpu_hours(written_run.directory) == 1.0 * 1 + 0.5 * 3
+
+
+def test_the_tags_of_a_run_name_its_job_and_node(written_run):
+    written_run.open(0, gpus=1.0, job="7_0", host="n1")
+    assert run_tags(read_chain(written_run.directory)) == {"attempt": "0", "slurm_job": "7_0", "node": "n1"}
+    written_run.open(1, gpus=0.0, job=None, host="laptop")
+    assert run_tags(read_chain(written_run.directory)) == {"attempt": "1"}
 
 
 def test_a_run_is_named_after_what_was_swept():
