@@ -1,7 +1,6 @@
 """The `vae-sweep` command. Heavy packages are imported inside the commands, so that `--help` answers at once."""
 
 import errno
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -344,12 +343,14 @@ def _print_plan(sweep: "Sweep", root: Path) -> None:  # type: ignore[name-define
         typer.echo(f"  {sweep.cell_name(params)}")
     typer.echo(plan.words())
     if sweep.file.launcher.kind == "slurm":
-        from experiments.submitting import refuse_impossible_jobs, script
+        from experiments.submitting import refuse_impossible_jobs, script, slurm_answers
         from tracking.run_directory import StudyDirectory
 
         study = StudyDirectory(root.absolute() / sweep.name)
-        if shutil.which("sbatch"):
+        if slurm_answers():
             refuse_impossible_jobs(sweep, study)
+        else:
+            typer.echo("no SLURM answers here: whether it would take these jobs is not checked")
         typer.echo(f"\n{script(sweep, study, datasets, plan.runs)}\n")
     typer.echo("dry run: nothing was created; leave --dry-run out to run it")
 

@@ -11,6 +11,7 @@ from experiments.launchers import Launcher, LocalLauncher
 from experiments.slurm_launcher import SlurmLauncher, job_name, worker_submission
 from experiments.sweep import Sweep
 from experiments.sweep_file import LauncherConfig
+from slurm.commands import UnansweredError, ask
 from slurm.host import JobHost
 from slurm.redaction import redacted
 from slurm.scheduler import Scheduler
@@ -53,6 +54,15 @@ def refuse_impossible_jobs(sweep: Sweep, study: StudyDirectory) -> None:
         raise UserError(f"{sweep.where}: launcher.slurm{_field(reason)}: {reason}; {hint}")
     if launcher.coordinator == "job" and (reason := _coordinator_submission(sweep, study).refusal()):
         raise UserError(f"{sweep.where}: launcher.slurm.coordinator_partition, coordinator_time: {reason}; {hint}")
+
+
+def slurm_answers() -> bool:
+    """Return whether there is a SLURM here to ask; its commands may be installed where no cluster is."""
+    try:
+        ask("scontrol", "ping")
+    except UnansweredError:
+        return False
+    return True
 
 
 def _field(reason: str) -> str:

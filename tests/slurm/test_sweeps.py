@@ -154,6 +154,7 @@ def test_a_job_requeued_by_hand(running, whole_long):
     assert disturbed.jobs()[run] == job
 
 
+@pytest.mark.slow
 def test_cancelled_elements_one_running_and_one_pending(running, whole_long):
     disturbed = running({"launcher.slurm.array_parallelism": 1, "launcher.slurm.runs_per_job": 1})
     disturbed.await_epochs()
@@ -252,12 +253,14 @@ def test_killed_slurmstepds_leave_a_worker_behind_and_two_attempts_overlap(runni
     assert [line["in_attempt"] for line in disturbed.lines("end")] == [1]
 
 
+@pytest.mark.slow
 def test_a_promised_gpu_that_is_not_there_is_an_infrastructure_failure(sweep, tmp_path):
     settings = {"train.device": "auto", "launcher.max_retries": 0, "seeds": 1, "space.loss.beta": "[0.1]"}
     output = RunningSweep(sweep, tmp_path / "runs", settings, {"baseline": "{}"}).finish(code=1)
     assert re.search(r"infrastructure: 1 attempts? .*job \d+\S* on n\d was promised a GPU and torch sees none", output)
 
 
+@pytest.mark.slow
 def test_stop_writes_checkpoints_ends_the_jobs_and_the_same_command_goes_on(running, whole_long):
     disturbed = running()
     disturbed.await_epochs(runs=2)
