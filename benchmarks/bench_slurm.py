@@ -39,7 +39,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench", dir="/tmp") as name:
         folder = Path(name)
         os.environ["VAE_SWEEP_CACHE"] = str(folder / "cache")
-        row(f"checkpoint of `wireframes` (grace {GRACE_S:.0f} s), {checkpoint_words(folder)}", checkpoint_s(folder))
+        trainer = full_trainer(folder)
+        size = checkpoint_words(trainer, folder)
+        row(f"checkpoint of `wireframes` (grace {GRACE_S:.0f} s), {size}", checkpoint_s(trainer, folder))
         if reason := sandbox.missing():
             print(f"\nno SLURM: {reason}")
             return
@@ -59,35 +61,30 @@ def full_trainer(folder: Path) -> Trainer:
     """Return a trainer of the full model after one epoch on a few low pages: the state has its full size by then."""
     changes = {"data.count": 12, "data.width": 128, "data.max_height": 256, "data.cache_dir": str(folder / "cache")}
     changes |= {"train.effective_batch": 4, "train.device": "cpu", "evaluate.lpips": "off", "evaluate.scale_images": 2}
-    trainer = Trainer(
-        config := parse_config(override(load_base("wireframes", "bench"), changes), "bench"), prepare(config.data)
-    )
+    config = parse_config(override(load_base("wireframes", "bench"), changes), "bench")
+    trainer = Trainer(config, prepare(config.data))
     next(event for event in trainer.fit() if isinstance(event, Epoch))
     return trainer
 
 
-TRAINERS: list[Trainer] = []
-
-
-def checkpoint_s(folder: Path) -> list[float]:
+def checkpoint_s(trainer: Trainer, folder: Path) -> list[float]:
     """Return the s that a fsynced checkpoint of the full model takes, state and all."""
     attempt = RunDirectory(folder / "run").attempt(0)
     attempt.create()
     found = []
     for step in range(REPETITIONS):
         start = time.perf_counter()
-        save_checkpoint(attempt, TRAINERS[0].state_dict(), step=step, covers=0)
+        save_checkpoint(attempt, trainer.state_dict(), step=step, covers=0)
         found.append(time.perf_counter() - start)
     return found
 
 
-def checkpoint_words(folder: Path) -> str:
+def checkpoint_words(trainer: Trainer, folder: Path) -> str:
     """Return how large the full model and its state are."""
-    TRAINERS.append(full_trainer(folder))
-    weights = sum(weight.numel() for weight in TRAINERS[0].model.parameters())
+    weights = sum(weight.numel() for weight in trainer.model.parameters())
     attempt = RunDirectory(folder / "sized").attempt(0)
     attempt.create()
-    size = save_checkpoint(attempt, TRAINERS[0].state_dict(), step=0, covers=0).stat().st_size
+    size = save_checkpoint(attempt, trainer.state_dict(), step=0, covers=0).stat().st_size
     return f"{weights:,} parameters, {size / 2**20:.0f} MiB"
 
 

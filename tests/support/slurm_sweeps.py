@@ -24,7 +24,7 @@ JOBS = {  # quick questions to the scheduler, and the small jobs of a test
     "launcher.slurm.cpus": 1,
     "launcher.lease_s": 5,
 }
-LONG = {"train.epochs": 50, "train.figures_every": 50, "seeds": 1}  # long enough to be disturbed
+LONG = {"train.epochs": 90, "train.figures_every": 90, "seeds": 1}  # long enough to be disturbed
 
 
 def options(*settings: dict) -> list[str]:
