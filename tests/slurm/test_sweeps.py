@@ -261,8 +261,9 @@ def test_a_promised_gpu_that_is_not_there_is_an_infrastructure_failure(sweep, tm
 
 
 @pytest.mark.slow
-def test_stop_writes_checkpoints_ends_the_jobs_and_the_same_command_goes_on(running, whole_long):
-    disturbed = running()
+def test_stop_writes_checkpoints_ends_the_jobs_and_the_same_command_goes_on(running, undisturbed):
+    longer = {"train.epochs": 300, "train.figures_every": 300}
+    disturbed = running(longer)
     disturbed.await_epochs(runs=2)
     output = vae_sweep("stop", "tiny", "--root", disturbed.root).stdout
     assert "Stopped." in output
@@ -271,7 +272,7 @@ def test_stop_writes_checkpoints_ends_the_jobs_and_the_same_command_goes_on(runn
     assert disturbed.lines("interrupted")
     disturbed.again()
     disturbed.finish()
-    assert_undisturbed(disturbed.root, whole_long)
+    assert_undisturbed(disturbed.root, undisturbed(longer))
 
 
 @pytest.mark.slow
