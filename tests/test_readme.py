@@ -36,6 +36,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_SWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "no-slurm.conf"))  # README's partition is not this machine's
     sweep = blocks("yaml")[0]
     (tmp_path / "latent.yaml").write_text(sweep)
     return tmp_path
