@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -25,7 +26,22 @@ from support.slurm import (
 from support.slurm_sweeps import LONG, RunningSweep, assert_undisturbed, options, table, vae_sweep
 from support.tiny import TINY
 
+CHECKOUT = Path(__file__).parents[2]
 NODES = ("n1", "n2")
+SLOW_DISK = """
+import os, time
+
+fsync = os.fsync
+
+
+def slow_fsync(descriptor):
+    if os.path.exists(os.environ["SLOW_DISK"]) and os.fstat(descriptor).st_size > 20_000:
+        time.sleep(120)
+    fsync(descriptor)
+
+
+os.fsync = slow_fsync
+"""
 pytestmark = pytest.mark.usefixtures("sandbox", "idle_sandbox")
 
 
@@ -130,6 +146,24 @@ def test_the_table_is_the_local_one_and_no_more_jobs_run_than_allowed(sweep, who
     assert output.count("done") >= 4
 
 
+@pytest.mark.slow
+def test_editing_the_checkout_changes_nothing_that_is_queued(sweep, whole_long, tmp_path):
+    checkout = tmp_path / "checkout"
+    for package in ("vae_core", "tracking", "slurm", "experiments", "sweeps"):
+        shutil.copytree(CHECKOUT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(CHECKOUT / "pyproject.toml", checkout)
+    one_after_the_other = {"launcher.slurm.array_parallelism": 1, "launcher.slurm.runs_per_job": 1}
+    started = RunningSweep(sweep, tmp_path / "runs", LONG, one_after_the_other, checkout=checkout)
+    try:
+        started.await_epochs()
+        (checkout / "vae_core" / "losses.py").write_text('raise RuntimeError("edited after submission")\n')
+        started.finish()
+    finally:
+        started.kill()
+    assert len(set(started.jobs().values())) == 2  # the second job began after the edit
+    assert_undisturbed(started.root, whole_long)
+
+
 def test_preemption_by_a_high_priority_partition(running, whole_long):
     disturbed = running()
     disturbed.await_epochs(runs=2)
@@ -152,6 +186,28 @@ def test_a_job_requeued_by_hand(running, whole_long):
     assert_undisturbed(disturbed.root, whole_long)
     assert disturbed.attempts()[run] == [0, 1]
     assert disturbed.jobs()[run] == job
+
+
+@pytest.mark.slow
+def test_a_checkpoint_too_slow_for_the_grace_leaves_the_one_before_it(running, whole_long, tmp_path):
+    """While a file `hang` exists, the disk takes longer over a checkpoint than the job has left."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
+    slow_disk = {"launcher.slurm.setup": f"['export PYTHONPATH={tmp_path} SLOW_DISK={tmp_path / 'hang'}']"}
+    disturbed = running(slow_disk, {"launcher.slurm.array_parallelism": 1})
+    disturbed.await_epochs(count=3)
+    [first] = disturbed.lines("attempt")
+    (tmp_path / "hang").touch()
+    slurm("scontrol", "requeue", first["job"])
+    wait_until(lambda: not alive(first["pid"]), "the end of the worker", timeout_s=60)
+    (tmp_path / "hang").unlink()
+    output = disturbed.finish()
+    assert_undisturbed(disturbed.root, whole_long)
+    said = r"lost before it could write another; attempt 1 goes on from the checkpoint of step (\d+)"
+    [step] = re.findall(said, output)
+    mine = [line for line in disturbed.lines() if line["run"] == first["run"]]
+    assert not [line for line in mine if line["kind"] == "interrupted"]
+    covered = [line["step"] for line in mine if line["kind"] == "checkpoint" and line["in_attempt"] == 0]
+    assert int(step) == max(covered)
 
 
 @pytest.mark.slow
@@ -279,7 +335,7 @@ def test_stop_writes_checkpoints_ends_the_jobs_and_the_same_command_goes_on(runn
 def test_a_sweep_in_one_job_submitted_by_hand_requeues_itself(sweep, whole_long, tmp_path):
     root, output = tmp_path / "runs", tmp_path / "job.out"
     words = ["--root", str(root), "--workers", "1", *options(LONG)]
-    script = Path(__file__).parents[2] / "slurm" / "job.sbatch"
+    script = CHECKOUT / "slurm" / "job.sbatch"
     place = f"ALL,CHECKOUT={script.parents[1]},PYTHON={sys.executable}"
     asked = ["--time=10", "--cpus-per-task=1", f"--output={output}", f"--export={place}"]
     job = int(slurm("sbatch", "--parsable", *asked, script, sweep, *words).stdout)

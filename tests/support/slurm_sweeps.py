@@ -46,7 +46,10 @@ def vae_sweep(*arguments: object, check: int = 0, timeout_s: float = 200) -> sub
 class RunningSweep:
     """`vae-sweep run --launcher slurm` in the background, with its output in a file."""
 
-    def __init__(self, sweep: Path, root: Path, *settings: dict, extra: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, sweep: Path, root: Path, *settings: dict, extra: tuple[str, ...] = (), checkout: Path | None = None
+    ) -> None:
+        self._checkout = checkout  # whose code runs; None: the one under test
         self.study = root / sweep.stem
         self.root = root
         root.mkdir(exist_ok=True)
@@ -58,7 +61,11 @@ class RunningSweep:
     def _start(self) -> None:
         with self._output.open("a") as output:
             self.process = subprocess.Popen(
-                self._command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+                self._command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=self._checkout,
             )
 
     def kill(self) -> None:
