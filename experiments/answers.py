@@ -1,25 +1,72 @@
 """What the numbers of a study say, in sentences that hold for any axis."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from experiments.columns import ACTIVE_UNITS, KL, Column, run_value
+from experiments.comparability import is_comparable
+from experiments.contrasts import Contrasts
 from experiments.estimates import Estimate, estimate, spearman
 from experiments.results import CellResult, StudyResults
-from experiments.table import ACTIVE_UNITS, KL, plain
+from experiments.table import plain
+from experiments.wording import difference_text, p_text
 
 _COLLAPSED = "full"
+_MOST_NAMED = 20  # cells in one sentence
 
 
-def answers(results: StudyResults) -> list[str]:
-    """Return the sentences that stand below the table; none before the first finished run."""
+def answers(
+    results: StudyResults, columns: Sequence[Column], tests: Contrasts, baseline: CellResult | None
+) -> list[str]:
+    """Return what the numbers say, the answer first, then what supports it; nothing before the first finished run.
+
+    The collapse comes first where cells differ in it or the question is about it, else the strongest statement about
+    the sweep's objective that holds.
+    """
     if not results.measured:
         return []
-    return [sentence for sentence in (_collapse(results), _best(results), _trend(results)) if sentence]
+    collapse, best = _collapse(results), _best(results, columns)
+    difference = _difference(results, columns, tests, baseline)
+    first, second = (collapse, difference) if _is_about_collapse(results) else (difference, collapse)
+    return [sentence for sentence in (first, second, best, _trend(results)) if sentence]
 
 
-def comparable(results: StudyResults) -> bool:
-    """Return whether the cells' ELBOs are nats of one likelihood on the same images, and mean the same."""
-    one_likelihood = not any(results.is_swept(path) for path in ("evaluate.likelihood", "evaluate.scale_images"))
-    return one_likelihood and results.one_data_set and len(results.bounds) <= 1
+def _is_about_collapse(results: StudyResults) -> bool:
+    collapsed = [cell.verdicts[_COLLAPSED] / len(cell.done) for cell in results.measured]
+    return "collaps" in results.question.lower() or len(set(collapsed)) > 1
+
+
+def _difference(
+    results: StudyResults, columns: Sequence[Column], tests: Contrasts, baseline: CellResult | None
+) -> str | None:
+    """The strongest statement about the baseline that holds, in the metric that the sweep is about."""
+    column = _judged_by(results, columns)
+    family = tests.families.get(column.key) if column else None
+    if column is None or family is None or baseline is None:
+        return None
+    pairs = [(cell, tests.comparison(cell, column.key)) for cell in results.measured]
+    tested = [(cell, comparison) for cell, comparison in pairs if comparison and comparison.p is not None]
+    if not tested:
+        return None
+    sign = -1 if column.direction == "lower" else 1
+    holding = [(cell, comparison) for cell, comparison in tested if comparison.holds]
+    better = [(cell, comparison) for cell, comparison in holding if sign * comparison.difference > 0]
+    cell, comparison = max(better or holding or tested, key=lambda pair: abs(pair[1].difference))
+    place, size = _at(results, [cell]), difference_text(comparison, column, sign=1 if comparison.difference > 0 else -1)
+    direction = "higher" if comparison.difference > 0 else "lower"
+    sure = f"{p_text(comparison.p)}, n = {comparison.n}"
+    beside, label = f"the baseline ({_at(results, [baseline])})", _label(column)
+    if better:
+        more = f"; {len(better)} of {len(tested)} cells are better" if len(better) > 1 else ""
+        return f"{_capital(label)} at {place} is {size} {direction} than that of {beside}, {sure}{more}."
+    if holding:
+        worse = f"{len(holding)} of {len(tested)} {'is' if len(holding) == 1 else 'are'} worse"
+        return f"No cell is shown to be better in {label} than {beside}; {worse}, {place} by {size}, {sure}."
+    return f"No difference in {label} to {beside} holds: the largest, at {place}, is {size} {direction}, {sure}."
+
+
+def _capital(sentence: str) -> str:
+    return f"{sentence[0].upper()}{sentence[1:]}"
 
 
 def _trend(results: StudyResults) -> str | None:
@@ -39,9 +86,10 @@ def _trend(results: StudyResults) -> str | None:
 def _collapse(results: StudyResults) -> str:
     """Where the posterior collapses fully, on every seed or on some."""
     cells = results.measured
-    every = [cell for cell in cells if cell.verdicts[_COLLAPSED] == len(cell.done)]
-    never = [cell for cell in cells if cell.verdicts[_COLLAPSED] == 0]
-    some = [cell for cell in cells if cell not in every and cell not in never]
+    shares = [(cell, cell.verdicts[_COLLAPSED] / len(cell.done)) for cell in cells]
+    every = [cell for cell, share in shares if share == 1]
+    never = [cell for cell, share in shares if share == 0]
+    some = [cell for cell, share in shares if 0 < share < 1]
     if len(never) == len(cells):
         return f"No seed collapses fully {_span(results, cells)}."
     if len(every) == len(cells):
@@ -53,8 +101,7 @@ def _collapse(results: StudyResults) -> str:
         parts.append(f"only some seeds collapse at {_at(results, some)}")
     if never:
         parts.append(_intact(results, [*every, *some], never))
-    sentence = "; ".join(parts)
-    return f"{sentence[0].upper()}{sentence[1:]}."
+    return f"{_capital('; '.join(parts))}."
 
 
 def _intact(results: StudyResults, collapsed: list[CellResult], never: list[CellResult]) -> str:
@@ -69,24 +116,35 @@ def _intact(results: StudyResults, collapsed: list[CellResult], never: list[Cell
     return f"no seed does at {_at(results, never)}"
 
 
-def _best(results: StudyResults) -> str | None:
+def _best(results: StudyResults, columns: Sequence[Column]) -> str | None:
     """The cell with the best mean of the sweep's objective, measured on the test split."""
-    key = results.objective["metric"].replace("val/", "test/")
-    name = key.removeprefix("test/")
-    relative = name in ("elbo", "reconstruction")
-    own_scale = name == "objective"  # of each cell's own loss
-    if not results.one_data_set or own_scale or (relative and not comparable(results)):
+    column = _judged_by(results, columns)
+    if column is None:
         return None
-    cells = [cell for cell in results.measured if cell.values(key)]
+    cells = [cell for cell in results.measured if _values(cell, column.key)]
     if len(cells) < 2:
         return None
-    choose: Callable[..., CellResult] = max if results.objective["direction"] == "maximize" else min
+    choose: Callable[..., CellResult] = max if column.direction == "higher" else min
+    key = column.key
     best = choose(cells, key=lambda cell: _mean(cell, key).mean)
     others = [cell for cell in cells if cell is not best and _overlap(_mean(cell, key), _mean(best, key))]
     doubt = f"; its 95% interval meets those of {len(others)} of {len(cells) - 1} other cells" if others else ""
     word = "highest" if choose is max else "lowest"
-    label = name.upper() if name in ("elbo", "ssim", "mse", "lpips", "kl") else name
-    return f"The {word} mean test {label}, {_mean(best, key).mean:.4g}, is at {_at(results, [best])}{doubt}."
+    return f"The {word} mean {_label(column)}, {_mean(best, key).mean:.4g}, is at {_at(results, [best])}{doubt}."
+
+
+def _judged_by(results: StudyResults, columns: Sequence[Column]) -> Column | None:
+    """Return the sweep's objective on the test split, or the first column shown by which cells may be ranked."""
+    objective = results.objective["metric"].replace("val/", "test/")
+    tested = [column for column in columns if column.is_tested and is_comparable(results, column.key)]
+    for column in tested:
+        if column.key == objective:
+            return replace(column, direction="higher" if results.objective["direction"] == "maximize" else "lower")
+    return next((column for column in tested if column.direction), None)
+
+
+def _label(column: Column) -> str:
+    return f"test {column.title}" if column.key.startswith("test/") else column.title
 
 
 def _overlap(first: Estimate, second: Estimate) -> bool:
@@ -95,14 +153,20 @@ def _overlap(first: Estimate, second: Estimate) -> bool:
 
 
 def _mean(cell: CellResult, key: str) -> Estimate:
-    found = estimate(cell.values(key))
+    found = estimate(_values(cell, key))
     if found is None:
         raise ValueError(f"{cell.cell}: no finished run measured {key}")
     return found
 
 
+def _values(cell: CellResult, key: str) -> list[float]:
+    return [value for run in cell.done if (value := run_value(run, key)) is not None]
+
+
 def _at(results: StudyResults, cells: Sequence[CellResult]) -> str:
-    """Return `loss.beta = 3, 100` for one axis, else the cells' names."""
+    """Return `loss.beta = 3, 100` for one axis, else the cells' names; of many, their number."""
+    if len(cells) > _MOST_NAMED:
+        return f"{len(cells)} cells"
     if len(results.space) != 1 or results.named:
         return ", ".join(cell.cell for cell in cells)
     axis = next(iter(results.space))

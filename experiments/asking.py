@@ -33,7 +33,7 @@ def stop(root: Path, name: str, console: Console) -> None:
         _await_end(study)
     if request.exists():  # there was no coordinator, or it was killed on the way
         try:
-            _stop_without_coordinator(study)
+            _stop_without_coordinator(study, console)
         finally:
             request.unlink(missing_ok=True)  # else the next run would stop at once
     console.print(f"Stopped. To go on: the same vae-sweep run; where it stands: vae-sweep status {name} --root {root}")
@@ -49,15 +49,18 @@ def _await_end(study: StudyDirectory) -> None:
         time.sleep(_POLL_S)
 
 
-def _stop_without_coordinator(study: StudyDirectory) -> None:
+def _stop_without_coordinator(study: StudyDirectory, console: Console) -> None:
     from experiments.study import coordinator_lock
     from experiments.submitting import stop_workers
+    from experiments.sync import close
 
     with coordinator_lock(study):
         try:
             problem = stop_workers(study, _PATIENCE_S)
         except SlurmError as error:
             problem = str(error)
+        if (refusal := close(study, console)) is not None:
+            console.print(refusal, style="yellow", markup=False)
     if problem is not None:
         raise OperationError(problem)
 

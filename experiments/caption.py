@@ -1,26 +1,59 @@
 """What a reader must know to read the table: units, seeds, selection, what is missing and why."""
 
-from experiments.answers import comparable
+from collections.abc import Sequence
+
+from experiments.columns import LPIPS, PARAMETERS, Column, has_roughness
+from experiments.comparability import comparable
 from experiments.references import References, latent_dims
 from experiments.results import CellResult, RunResult, StudyResults
-from experiments.table import LPIPS, has_roughness
 
 _MOST_NAMED = 12  # unfinished runs; the file of runs names them all
 
 
-def caption(results: StudyResults, references: References) -> list[str]:
+def caption(results: StudyResults, references: References, columns: Sequence[Column]) -> list[str]:
     """Return the sentences below the table, the general ones first."""
     parts = [
         _means(results),
         _units(results),
+        _validation(columns),
         _verdicts(),
+        _parameters(results, columns),
         _reference_words(references),
         _lpips(results),
         _comparability(results),
         *references.notes,
+        _lengths(results),
         *_missing(results),
     ]
     return [part for part in parts if part]
+
+
+def _validation(columns: Sequence[Column]) -> str:
+    shown = [column.title for column in columns if column.key.startswith(("val/", "latent/"))]
+    words = "of the validation split, by which the weights were selected: optimistic"
+    return f"{', '.join(shown)}: {words}." if shown else ""
+
+
+def _parameters(results: StudyResults, columns: Sequence[Column]) -> str:
+    counts = {run.parameters for cell in results.cells for run in cell.done}
+    if len(counts) != 1 or None in counts or any(column.key == PARAMETERS for column in columns):
+        return ""
+    return f"Every model has {counts.pop():,} parameters."
+
+
+def _lengths(results: StudyResults) -> str:
+    """Return that finished runs differ in length, where they do."""
+    done = [run for cell in results.cells for run in cell.done]
+    lengths = {run.epochs for run in done}
+    if len(lengths) < 2:
+        return ""
+    short = sum(run.epochs < max(lengths) for run in done)
+    planned = {run.planned_epochs for run in done} - {None}
+    early = f" of {planned.pop()} planned" if len(planned) == 1 else ""
+    return (
+        f"Finished runs differ in length: {min(lengths)} to {max(lengths)} epochs{early}; {short} of {len(done)} are "
+        "shorter than the longest, so their test metrics rest on less training."
+    )
 
 
 def _setting(results: StudyResults, section: str, name: str) -> str:
@@ -88,7 +121,7 @@ def _lpips(results: StudyResults) -> str:
 
 
 def _lpips_reason(run: RunResult) -> str:
-    return "switched off by evaluate.lpips" if run.lpips == "off" else run.lpips or "not recorded"
+    return "switched off by evaluate.lpips" if run.lpips == "off" else (run.lpips or "not recorded").partition(";")[0]
 
 
 def _comparability(results: StudyResults) -> str:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.columns import ACTIVE_UNITS, KL, MSE
 from experiments.references import ReferenceRow, References, latent_dims
 from experiments.results import CellResult, StudyResults
-from experiments.table import ACTIVE_UNITS, KL, MSE, plain
+from experiments.table import plain
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -50,6 +50,7 @@ AllowDirty = Annotated[bool, typer.Option("--allow-dirty", help="slurm: run code
 Study = Annotated[str, typer.Argument(help="Name of the study.")]
 _RUN_HELP = "Runs: ids or their beginnings, cells, or cells with a seed (`loss.beta=4.0 seed=1`)."
 Runs = Annotated[list[str], typer.Argument(help=_RUN_HELP)]
+_ANY_RUN_HELP = "Runs of any study: ids or their beginnings, STUDY/CELL, or cells with a seed (`beta/beta=4 seed=1`)."
 NamedRuns = Annotated[list[str], typer.Argument(help=_RUN_HELP)]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Worker processes at once.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; create nothing.")]
@@ -233,27 +234,66 @@ def status(
 
 @app.command()
 def report(
-    study: Annotated[str, typer.Argument(help="Name of the study.")],
-    form: Annotated[str | None, typer.Option("--format", help="md or csv; default: a table for the terminal.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.")] = None,
+    studies: Annotated[list[str], typer.Argument(help="Names of the studies.")],
+    metrics: Annotated[
+        list[str],
+        typer.Option("--metric", help="Key of a column (test/ssim, or ssim); repeatable. Default: those that matter."),
+    ] = [],  # noqa: B006 - typer reads the default and never changes it
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Cell to compare with (or its values); default: the sweep's.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="md, html, latex, csv or json; default: a table for the terminal.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A folder for all formats and figures, or a file for one.")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
     root: Root = Path("runs"),
 ) -> None:
-    """Print the ablation table of a study, finished or not."""
-    if form not in (None, "md", "csv"):
-        raise UserError(f"--format {form}: no such format; valid: md, csv")
-    from experiments.report import build
-    from experiments.study_files import existing_study
+    """Print or write the ablation table of one or more studies, finished or not."""
+    from experiments.report_command import show_report
 
-    table = build(existing_study(root, study))
-    if form is None and output is None:
-        _console().print(table.to_console())
-        return
-    text = table.to_csv() if (form or (output and output.suffix[1:])) == "csv" else table.to_markdown()
-    if output is None:
-        sys.stdout.write(text)
-        return
-    _write(output, text)
-    typer.echo(f"written: {output}")
+    show_report(root, studies, metrics, baseline, form, output, _console(), open_page=open_page)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help=_ANY_RUN_HELP)],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder to write to; default: one below ROOT/compare.")
+    ] = None,
+    root: Root = Path("runs"),
+) -> None:
+    """Set runs side by side: config, test metrics, verdicts, provenance, and reconstructions of the same images."""
+    from experiments.compare import compare as set_side_by_side
+
+    set_side_by_side(root, runs, output, _console())
+
+
+@app.command()
+def reproduce(
+    run: Annotated[str, typer.Argument(help=_ANY_RUN_HELP)],
+    into: Annotated[
+        Path | None, typer.Option("-o", "--into", help="Root of the new study; default: ROOT/reproductions.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Relative difference that still counts as rounding.")
+    ] = 1e-5,
+    code: Annotated[
+        str,
+        typer.Option("--code", help="here: this checkout's; snapshot: what the study's jobs ran; commit: the study's."),
+    ] = "here",
+    changes: Annotated[
+        list[str],
+        typer.Option("--set", metavar="PATH=VALUE", help="A field that changes no result, such as data.path."),
+    ] = [],  # noqa: B006 - never changed
+    root: Root = Path("runs"),
+) -> None:
+    """Train a run again from its config, code, data and seed, and compare every metric; exit code 1: they differ."""
+    from experiments.reproduce import reproduce as train_again
+
+    raise typer.Exit(train_again(root, run, into, changes, tolerance, code, _console()))
 
 
 @app.command()
@@ -268,6 +308,33 @@ def rebuild(
 
 
 @app.command()
+def sync(
+    studies: Annotated[list[str], typer.Argument(help="Names of studies; default: all of the root.")] = [],  # noqa: B006
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="URI", help="Another MLflow: http://HOST:PORT, or postgresql://, sqlite:///FILE."),
+    ] = None,
+    root: Root = Path("runs"),
+) -> None:
+    """Send to MLflow what it lacks of studies, each value once: after an outage, or into another server."""
+    from experiments.sync import sync as send_missing
+
+    send_missing(root.absolute(), studies, to, _console())
+
+
+@app.command()
+def register(
+    run: Annotated[str, typer.Argument(help=_ANY_RUN_HELP)],
+    name: Annotated[str | None, typer.Option("--name", help="Register it in MLflow under this name.")] = None,
+    root: Root = Path("runs"),
+) -> None:
+    """Make a run's selected weights an MLflow model for mlflow.pytorch.load_model; with --name, a registered one."""
+    from experiments.register import register as register_model
+
+    register_model(root.absolute(), run, name, _console())
+
+
+@app.command()
 def ui(
     root: Root = Path("runs"),
     mlflow_port: Annotated[
@@ -276,11 +343,18 @@ def ui(
     optuna_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the dashboard; default: 8080 or a free one.")
     ] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all of this machine's. There is no password.")
+    ] = "127.0.0.1",
+    allowed_hosts: Annotated[
+        list[str],
+        typer.Option("--allowed-hosts", help="Another name by which browsers reach it, as of a proxy; repeatable."),
+    ] = [],  # noqa: B006 - never changed
 ) -> None:
-    """Open the MLflow pages and the Optuna dashboard on loopback until Ctrl-C."""
+    """Open the MLflow pages and the Optuna dashboard until Ctrl-C; on loopback unless --host says otherwise."""
     from experiments.web import serve
 
-    serve(root, mlflow_port, optuna_port, _console())
+    serve(root, mlflow_port, optuna_port, _console(), host, allowed_hosts)
 
 
 @data_app.command("paint")
@@ -358,13 +432,6 @@ def _print_plan(sweep: "Sweep", root: Path) -> None:  # type: ignore[name-define
 def _check_choice(option: str, value: str | None, valid: tuple[str, ...]) -> None:
     if value is not None and value not in valid:
         raise UserError(f"{option} {value}: no such {option.strip('-')}; valid: {', '.join(valid)}")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"-o {path}: cannot be written ({error.strerror})") from error
 
 
 def _console() -> Console:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 
 _LEVEL = 0.95
 
@@ -26,8 +25,9 @@ def estimate(values: Sequence[float]) -> Estimate | None:
         return Estimate(float(values[0]), None, 1)
     from scipy.special import stdtrit  # the t quantile without the second that scipy.stats takes to import
 
-    quantile = float(stdtrit(n - 1, 0.5 + _LEVEL / 2))
-    return Estimate(fmean(values), quantile * stdev(values) / math.sqrt(n), n)
+    mean = math.fsum(values) / n
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    return Estimate(mean, float(stdtrit(n - 1, 0.5 + _LEVEL / 2)) * math.sqrt(variance / n), n)
 
 
 def digits(value: Estimate, usual: int, most: int) -> tuple[str, str | None]:

@@ -1,6 +1,8 @@
 """What people call the runs of a study: an id or its beginning, a cell, a cell with a seed."""
 
 from experiments.ledger import read_trials
+from experiments.results import CellResult, StudyResults
+from experiments.table import plain
 from tracking.run_directory import StudyDirectory
 from vae_core.errors import UserError, nearest, suggestion
 
@@ -27,6 +29,17 @@ def chosen_runs(study: StudyDirectory, words: list[str]) -> list[str]:
             )
         chosen |= dict.fromkeys(found)
     return list(chosen)
+
+
+def short_label(results: StudyResults, cell: CellResult, separator: str = ", ") -> str:
+    """Return a cell's name without what goes without saying: `beta = 4` for `loss.beta=4.0`."""
+    if results.named or not results.space:
+        return cell.cell
+    names = [path.rpartition(".")[2] for path in results.space]
+    if len(set(names)) < len(names):
+        names = list(results.space)
+    pairs = zip(names, results.space, strict=True)
+    return separator.join(f"{name} = {plain(cell.params.get(path))}" for name, path in pairs)
 
 
 def _names(label: str) -> tuple[str, str]:

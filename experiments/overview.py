@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.charts import GREY, draw_charts
+from experiments.naming import short_label
 from experiments.reconstructions import Gallery, PictureRow, gallery
 from experiments.references import references
 from experiments.results import StudyResults
-from experiments.table import plain
 from tracking.files import write_atomic
 from tracking.run_directory import StudyDirectory
 
@@ -43,7 +43,7 @@ def overview(study: StudyDirectory, results: StudyResults) -> "Figure":
 
     labels = _labels(results)
     found = gallery(study, results, labels, _IMAGES)
-    mosaic = _mosaic(found.rows)
+    mosaic = tiled(found.rows)
     height = float(np.clip(1.0 + _ROW * len(found.rows), *_HEIGHT))
     right = 0.01
     if mosaic is not None:
@@ -60,16 +60,7 @@ def overview(study: StudyDirectory, results: StudyResults) -> "Figure":
 
 def _labels(results: StudyResults) -> list[str]:
     """Return a short name for every measured cell: its own, or one line per axis."""
-    if results.named:
-        return [cell.cell for cell in results.measured]
-    names = [path.rpartition(".")[2] for path in results.space]
-    if len(set(names)) < len(names):
-        names = list(results.space)
-    return [
-        "\n".join(f"{name} = {plain(cell.params[path])}" for name, path in zip(names, results.space, strict=True))
-        or cell.cell
-        for cell in results.measured
-    ]
+    return [short_label(results, cell, "\n") for cell in results.measured]
 
 
 def _title(results: StudyResults, columns: int) -> str:
@@ -82,7 +73,7 @@ def _footer(results: StudyResults, found: Gallery, without_pictures: bool) -> st
     return f"{words} {textwrap.shorten(found.note, 150)}" if without_pictures else words
 
 
-def _mosaic(rows: Sequence[PictureRow]) -> npt.NDArray[np.float32] | None:
+def tiled(rows: Sequence[PictureRow]) -> npt.NDArray[np.float32] | None:
     """Return all pictures in one image `(H, W, 3)` on white, one row each; None where there are none."""
     known = [picture for row in rows for picture in row.pictures or []]
     if not known:

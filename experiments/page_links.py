@@ -8,8 +8,11 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 
+from tracking.mlflow_views import VIEW, shared_view
+
 _NEWEST = 5  # more addresses than this are not read
-_BEST_FIRST = {"workflowType": "machine_learning", "orderByKey": "metrics.`test/elbo`", "orderByAsc": "false"}
+_OF_TRAINING = {"workflowType": "machine_learning"}  # else the pages open as those of a language model
+_BEST_FIRST = {"orderByKey": "metrics.`test/elbo`", "orderByAsc": "false"}
 
 
 def fetch(url: str) -> bytes:
@@ -30,20 +33,23 @@ def study_links(root: Path, mlflow_url: str, dashboard_url: str) -> Iterator[tup
     summaries = _json(f"{dashboard_url}/api/studies")["study_summaries"]
     numbers = {study["study_name"]: study["study_id"] for study in summaries}
     for name in [path.parent.name for path in files[:_NEWEST]]:
-        experiment = _experiment_id(mlflow_url, name)
+        experiment = _experiment(mlflow_url, name)
         if experiment is not None:
-            query = urlencode(_BEST_FIRST, safe="/", quote_via=quote)
-            yield f"{name} in MLflow", f"{mlflow_url}/#/experiments/{experiment}/runs?{query}"
+            has_view = any(tag["key"] in shared_view() for tag in experiment.get("tags", []))
+            query = _OF_TRAINING | ({"viewStateShareKey": VIEW} if has_view else _BEST_FIRST)
+            address = f"{mlflow_url}/#/experiments/{experiment['experiment_id']}/runs"
+            yield f"{name} in MLflow", f"{address}?{urlencode(query, safe='/', quote_via=quote)}"
         if name in numbers:
             yield f"{name} in Optuna", f"{dashboard_url}/dashboard/studies/{numbers[name]}"
 
 
-def _experiment_id(mlflow_url: str, name: str) -> str | None:
+def _experiment(mlflow_url: str, name: str) -> dict[str, Any] | None:
     url = f"{mlflow_url}/ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(name)}"
     try:
-        return str(_json(url)["experiment"]["experiment_id"])
+        found: dict[str, Any] = _json(url)["experiment"]
     except HTTPError:
         return None  # its folder is there, its pages are not
+    return found
 
 
 def _json(url: str) -> dict[str, Any]:

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from experiments.columns import MSE
 from experiments.results import CellResult, RunResult, StudyResults
-from experiments.table import MSE
 from tracking.run_directory import StudyDirectory
 from vae_core.errors import UserError
 
 if TYPE_CHECKING:
     from vae_core.config import RunConfig
     from vae_core.data import Dataset
+    from vae_core.evaluation import Evaluator
+    from vae_core.models.latent import LatentModel
 
 Pictures = list[npt.NDArray[np.float32]]  # (C, h, w) each, in [0, 1]
 
@@ -52,22 +54,31 @@ def gallery(study: StudyDirectory, results: StudyResults, labels: Sequence[str],
         labels: what to call the measured cells, in their order.
         count: number of images; fewer where the test split has fewer.
     """
-    from vae_core.config import parse_config
-    from vae_core.data import prepare
-
-    planned = results.data.get("fingerprint")
     try:
-        dataset = prepare(parse_config(results.config, f"{results.name}: config").data)
+        dataset = seen_dataset(results)
     except UserError as error:
         return Gallery((), f"No pictures: {error.messages[0]}")
-    if planned not in (None, dataset.fingerprint):
-        return Gallery((), "No pictures: the data set is no longer the one the runs have seen.")
-    chosen = _spread(dataset, count)
+    chosen = spread(dataset, count)
     targets = [dataset.image(int(index)).astype(np.float32) / np.float32(255) for index in chosen]
     rows = [PictureRow("target", targets)]
     shown = _at_most(list(zip(results.measured, labels, strict=True)), _MOST_CELLS)
     rows += [_cell_row(study, cell, label, dataset, chosen) for cell, label in shown]
     return Gallery(tuple(rows), _note(results, shown, len(chosen)))
+
+
+def seen_dataset(results: StudyResults) -> "Dataset":
+    """Return the data set of a study's base config.
+
+    Raises:
+        UserError: it cannot be had here, or is no longer the one that the runs have seen.
+    """
+    from vae_core.config import parse_config
+    from vae_core.data import prepare
+
+    dataset = prepare(parse_config(results.config, f"{results.name}: config").data)
+    if results.data.get("fingerprint") not in (None, dataset.fingerprint):
+        raise UserError("the data set is no longer the one the runs have seen.")
+    return dataset
 
 
 def _note(results: StudyResults, shown: Sequence[_Named], count: int) -> str:
@@ -77,7 +88,7 @@ def _note(results: StudyResults, shown: Sequence[_Named], count: int) -> str:
     return f"{words}; {left} more cells" if left else words
 
 
-def _spread(dataset: "Dataset", count: int) -> npt.NDArray[np.int64]:
+def spread(dataset: "Dataset", count: int) -> npt.NDArray[np.int64]:
     """Return test images evenly spaced over labels, or over the split where nothing is labelled."""
     indices = dataset.splits["test"]
     if dataset.labels is not None:
@@ -100,13 +111,28 @@ def _cell_row(
     if run.data_fingerprint not in (None, dataset.fingerprint):
         return PictureRow(f"{label}\n(other data)", None)
     try:
-        pictures = _reconstruct(study, run, dataset, indices)
+        pictures = reconstruct(study, run, dataset, indices)
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         return PictureRow(f"{label}\n(best.pt: {type(error).__name__})", None)
     return PictureRow(f"{label}\nMSE {run.metrics[MSE]:.4f}", pictures)
 
 
-def _reconstruct(study: StudyDirectory, run: RunResult, dataset: "Dataset", indices: npt.NDArray[np.int64]) -> Pictures:
+def reconstruct(study: StudyDirectory, run: RunResult, dataset: "Dataset", indices: npt.NDArray[np.int64]) -> Pictures:
+    """Return what the selected weights of a finished run make of the images at `indices`.
+
+    Raises:
+        OSError, RuntimeError, KeyError, EOFError, UnpicklingError: the weights cannot be read, or fit no such model.
+    """
+    model, evaluator = selected_model(study, run, dataset)
+    return [picture.numpy() for picture in evaluator.reconstruct(model, indices)]
+
+
+def selected_model(study: StudyDirectory, run: RunResult, dataset: "Dataset") -> "tuple[LatentModel, Evaluator]":
+    """Return the model with the selected weights of a finished run, on the CPU, and what evaluates it, without LPIPS.
+
+    Raises:
+        OSError, RuntimeError, KeyError, EOFError, UnpicklingError: the weights cannot be read, or fit no such model.
+    """
     import torch
 
     from vae_core.config import parse_config
@@ -119,8 +145,7 @@ def _reconstruct(study: StudyDirectory, run: RunResult, dataset: "Dataset", indi
     weights = directory.attempt(run.attempt or 0).path / run.artifacts["best.pt"]
     model = build_model(config.model, dataset.channels, config.seed, "cpu", len(dataset.label_names))
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    evaluator = Evaluator(_without_lpips(config), dataset, "cpu")
-    return [picture.numpy() for picture in evaluator.reconstruct(model, indices)]
+    return model, Evaluator(_without_lpips(config), dataset, "cpu")
 
 
 def _without_lpips(config: "RunConfig") -> "RunConfig":

@@ -1,151 +1,122 @@
-"""The ablation table of a study, written from its folder alone: for the terminal, as Markdown and as CSV."""
+"""The report on one or more studies, written from their folders alone, in every form it has."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from experiments.answers import answers, comparable
-from experiments.caption import caption
-from experiments.references import References, references
-from experiments.results import STATES, StudyResults, collect
-from experiments.table import ELBO, RECONSTRUCTION, Column, Row, cell_rows, columns, reference_rows
+from experiments.ablation import Ablation, ablation
+from experiments.columns import Column
+from experiments.contrasts import MOST_CELLS
+from experiments.csv_table import cells_csv, runs_csv
+from experiments.entries import Entry, TableRow
+from experiments.json_table import to_json
+from experiments.latex_table import to_latex
+from experiments.markdown_table import head, holds, named, to_markdown
 from tracking.run_directory import StudyDirectory
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_LAST_COLUMNS = ("verdict", "n")
+    from experiments.console_table import ConsoleNumber, ConsoleRow
+
+_MOST_SHOWN = 50  # rows of a search on a terminal
 
 
-def build(study: StudyDirectory) -> "Report":
-    """Read a study, finished or not, and measure its reference rows where that was not done before.
+def build(
+    studies: StudyDirectory | Iterable[StudyDirectory],
+    *,
+    metrics: Sequence[str] | None = None,
+    baseline: str | None = None,
+) -> "Report":
+    """Read one or more studies, finished or not; measures their reference rows where that was not done before.
 
     Raises:
-        UserError: the study's sweep.yaml cannot be read.
+        UserError: a study's sweep.yaml cannot be read; no such metric or baseline.
     """
-    results = collect(study)
-    return Report(results, references(study, results))
+    several = [studies] if isinstance(studies, StudyDirectory) else studies
+    return Report(tuple(ablation(study, metrics=metrics, baseline=baseline) for study in several))
 
 
 @dataclass(frozen=True)
 class Report:
-    """A study's table; every form of it shows the same rows."""
+    """One table per study; every form shows the same rows."""
 
-    results: StudyResults
-    references: References
+    tables: tuple[Ablation, ...]
 
-    def to_markdown(self) -> str:
-        """Return the table, the answer and the caption as Markdown."""
-        shown = self._columns
-        head = ["cell", *[self._title(column) for column in shown], *_LAST_COLUMNS]
-        rules = ["---", *["---:"] * len(shown), "---", "---:"]
-        lines = [_line(head), _line(rules)]
-        for row in [*self._cells, *self._references]:
-            numbers = [_with_interval(*row.number(column)) for column in shown]
-            lines.append(_line([_escaped(_name(row)), *numbers, row.verdict, row.seeds]))
-        paragraphs = [
-            f"# {self.results.name}",
-            self.results.question,
-            "\n".join(lines),
-            *answers(self.results),
-        ]
-        notes = [f"- {_escaped(note)}" for note in caption(self.results, self.references)]
-        return "\n\n".join([*paragraphs, "\n".join(notes)]) + "\n"
+    def to_markdown(self, *, with_costs: bool = True) -> str:
+        """Return tables, answers and notes as Markdown, without costs the same for equal studies."""
+        return "\n".join(to_markdown(table, with_costs=with_costs) for table in self.tables)
 
-    def to_console(self) -> "RenderableType":
-        """Return the table for a terminal, in two halves where it is too narrow (under about 100 columns)."""
-        from rich.console import Group
-        from rich.text import Text
+    def to_latex(self) -> str:
+        """Return the tables for a LaTeX document."""
+        return to_latex(self.tables)
 
-        from experiments.console_table import ConsoleTable
+    def to_html(self) -> str:
+        """Return one self-contained page."""
+        from experiments.page import render_page
 
-        titles = [self._title(column) for column in self._columns]
-        groups = [
-            [(_name(row), [row.number(column) for column in self._columns], row.verdict, row.seeds) for row in rows]
-            for rows in (self._cells, self._references)
-        ]
-        notes = [Text(note, style="dim") for note in caption(self.results, self.references)]
-        sentences = [Text(sentence) for sentence in answers(self.results)]
-        return Group(ConsoleTable(self.results.question, titles, groups), *sentences, *notes)
+        return render_page(self.tables)
 
     def to_csv(self) -> str:
-        """Return one row per cell and reference: counts of runs; mean, half-width and n of every metric."""
-        rows = [*self._cells, *self._references]
-        keys = list(dict.fromkeys(key for row in rows for key in row.estimates))
-        axes = list(self.results.space)
-        head = ["kind", "name", "trial", *axes, "baseline", *STATES, "verdicts"]
-        head += [f"{key} {part}" for key in keys for part in ("mean", "half_width", "n")]
-        return _csv([head, *(_csv_row(row, axes, keys) for row in rows)])
+        """Return one row per cell and reference at full precision."""
+        return cells_csv(self.tables)
 
     def runs_csv(self) -> str:
-        """Return one row per run, finished or not, with full precision."""
-        keys = list(dict.fromkeys(key for run in self.results.runs for key in run.metrics))
-        axes = list(self.results.space)
-        facts = ("state", "verdict", "best_epoch", "epochs", "parameters", "seconds", "lpips", "failure")
-        lines: list[list[Any]] = [["trial", "cell", *axes, "seed", "run", *facts, *keys]]
-        for cell in self.results.cells:
-            place = [cell.trial, cell.cell, *[cell.params.get(axis) for axis in axes]]
-            for run in cell.runs:
-                known = [getattr(run, fact) for fact in facts]
-                lines.append([*place, run.seed, run.run, *known, *[run.metrics.get(key) for key in keys]])
-        return _csv(lines)
+        """Return one row per run, finished or not, at full precision."""
+        return runs_csv(self.tables)
 
-    @property
-    def _columns(self) -> list[Column]:
-        return columns(self.results)
+    def to_json(self) -> str:
+        """Return everything at full precision, see docs/report.md."""
+        return to_json(self.tables)
 
-    @property
-    def _cells(self) -> list[Row]:
-        return cell_rows(self.results, self.references)
+    def to_console(self) -> "RenderableType":
+        """Return the tables for a terminal; where it is too narrow, each in parts below one another."""
+        from rich.console import Group
 
-    @property
-    def _references(self) -> list[Row]:
-        return reference_rows(self.references)
-
-    def _title(self, column: Column) -> str:
-        if column.key in (ELBO, RECONSTRUCTION) and not comparable(self.results):
-            return f"{column.title[:-2]} (not comparable)"
-        return column.title
+        return Group(*(part for table in self.tables for part in _console_parts(table)))
 
 
-def _name(row: Row) -> str:
-    if row.cell is None:
-        return row.name
-    marks = {"baseline": row.cell.is_baseline, "no longer in the sweep": row.cell.vanished}
-    words = ", ".join(mark for mark, holds in marks.items() if holds)
-    return f"{row.name} ({words})" if words else row.name
+def _console_parts(table: Ablation) -> "list[RenderableType]":
+    from rich.text import Text
+
+    from experiments.console_table import ConsoleTable
+
+    cells, remark = _shown_cells(table)
+    titles = [head(column, table.results) for column in table.columns]
+    starred = {key for row in cells for key, entry in row.entries.items() if holds(entry)}
+    groups = [[_console_row(row, table.columns, starred) for row in rows] for rows in (cells, table.reference_rows)]
+    notes = [remark, *table.caption, *table.methods, *table.costs]
+    return [
+        ConsoleTable(table.results.question, titles, groups),
+        *(Text(sentence) for sentence in table.answers),
+        *(Text(note, style="dim") for note in notes if note),
+    ]
 
 
-def _with_interval(mean: str, half_width: str | None) -> str:
-    return mean if half_width is None else f"{mean} ± {half_width}"
+def _shown_cells(table: Ablation) -> tuple[list[TableRow], str]:
+    """Return the cells that a terminal shows: all of an ablation, the best of a search, and what is left out."""
+    cells = table.cells
+    if len(cells) <= MOST_CELLS:
+        return cells, ""
+    column = next(column for column in table.columns if column.direction)
+    sign = -1 if column.direction == "higher" else 1
+    measured = [(sign * entry.mean, row) for row in cells if (entry := row.entries[column.key]).mean is not None]
+    ranked = [row for _, row in sorted(measured, key=lambda pair: pair[0])][:_MOST_SHOWN]
+    return ranked, f"The {len(ranked)} cells best in {column.title}, of {len(cells)}; --format csv has them all."
 
 
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _console_row(row: TableRow, columns: Sequence[Column], starred: set[str]) -> "ConsoleRow":
+    numbers = [_console_number(row.entries[column.key], column.key in starred) for column in columns]
+    return named(row), numbers, row.verdict, row.seeds
 
 
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _console_number(entry: Entry, among_stars: bool) -> "ConsoleNumber":
+    """Return the lines of a number; beside others with an asterisk, one without keeps the asterisk's place free."""
+    from experiments.console_table import ConsoleNumber
 
-
-def _csv_row(row: Row, axes: Sequence[str], keys: Sequence[str]) -> list[Any]:
-    cell = row.cell
-    values: list[Any] = ["reference" if cell is None else "cell", row.name]
-    if cell is None:
-        values += [None] * (len(axes) + len(STATES) + 3)
-    else:
-        counts = [sum(run.state == state for run in cell.runs) for state in STATES]
-        values += [cell.trial, *[cell.params.get(axis) for axis in axes], cell.is_baseline, *counts]
-        values.append(" ".join(f"{name}:{count}" for name, count in cell.verdicts.items()))
-    for key in keys:
-        found = row.estimates.get(key)
-        values += [None] * 3 if found is None else [found.mean, found.half_width, found.n]
-    return values
-
-
-def _csv(lines: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
+    mean, sign, half_width = entry.text.partition(" ± ")
+    lines: tuple[str, ...] = (mean, f"±{half_width}") if sign else (mean,)
+    if among_stars:
+        ends = ("*" if holds(entry) else " ", " ")
+        lines = tuple(f"{line}{end}" for line, end in zip(lines, ends, strict=False))
+    return ConsoleNumber(lines, entry.best)

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -22,8 +21,8 @@ from experiments.inbox import discard_stops
 from experiments.launchers import InlineLauncher, Launcher, LocalLauncher, usable_cores
 from experiments.ledger import Ledger, read_trials
 from experiments.optuna_view import OptunaView, open_storage
-from experiments.publish import publish_parent, write_report
-from experiments.stores import Stores
+from experiments.publish import open_sink, parent_words, publish_parent, write_report
+from experiments.stores import TRACKING_VARIABLE, Stores
 from experiments.study import coordinator_lock, open_study, study_folder
 from experiments.submitting import (
     coordinator_log,
@@ -39,8 +38,7 @@ from experiments.submitting import (
 from experiments.sweep import Sweep, stored_sweep
 from slurm.errors import SlurmError
 from slurm.redaction import redacted
-from tracking.files import read_json
-from tracking.mlflow_sink import MlflowSink
+from tracking.mlflow_store import shown_uri
 from tracking.run_directory import StudyDirectory
 from vae_core.config import RunConfig
 from vae_core.data import Dataset
@@ -274,7 +272,7 @@ def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, console
     stores = Stores(study.path.parent)
     ledger = Ledger(study)
     view = OptunaView(open_storage(stores.optuna_journal), sweep, ledger.trials)
-    sink = MlflowSink(stores.mlflow_uri, stores.mlflow_artifacts, sweep.name, sweep.question)
+    sink = open_sink(study, sweep)
     sink.ensure_parent(*parent_words(sweep, study))
     with Display(console, launcher.workers) as display:
         coordinator = Coordinator(study, sweep, datasets, ledger, view, sink, launcher, display.show)
@@ -289,7 +287,9 @@ def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, console
     warning = publish_parent(sink, study, status) or coordinator.warning
     if warning:
         console.print(
-            f"{warning}; to complete MLflow later: vae-sweep rebuild {sweep.name}", style="yellow", markup=False
+            f"{warning}; to complete MLflow later: vae-sweep sync {sweep.name} --root {study.path.parent}",
+            style="yellow",
+            markup=False,
         )
     if not finished:
         console.print(_how_to_go_on(study, goes_on), markup=False, soft_wrap=True)
@@ -310,15 +310,6 @@ def _how_to_go_on(study: StudyDirectory, goes_on: bool) -> str:
     )
 
 
-def parent_words(sweep: Sweep, study: StudyDirectory) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the tags and the params of the sweep's MLflow run."""
-    provenance = read_json(study.provenance_file)
-    tags: dict[str, object] = {"study": sweep.name, "torch": torch.__version__}
-    tags |= {name: provenance[name] for name in ("commit", "dirty") if provenance.get(name) is not None}
-    seeds = ",".join(str(seed) for seed in sweep.seeds)
-    return tags, {"sampler": sweep.file.sampler, "seeds": seeds, "objective": sweep.file.objective.metric}
-
-
 def say_where(study: StudyDirectory, console: Console) -> None:
     """Print where the table, the picture and the web pages are."""
     lines = [
@@ -327,6 +318,8 @@ def say_where(study: StudyDirectory, console: Console) -> None:
         f"MLflow + Optuna:   vae-sweep ui --root {study.path.parent}",
     ]
     stores = Stores(study.path.parent)
+    if stores.tracking_uri != stores.mlflow_uri:
+        lines.append(f"MLflow is at      {shown_uri(stores.tracking_uri)}, as {TRACKING_VARIABLE} says")
     if stores.are_elsewhere:
         lines.append(f"Their databases are on this machine's own disk, not on the network: {stores.place}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

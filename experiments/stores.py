@@ -7,6 +7,8 @@ from pathlib import Path
 
 from experiments.file_system import file_system_of
 
+TRACKING_VARIABLE = "VAE_SWEEP_MLFLOW_URI"
+_SERVERS = ("http://", "https://", "databricks")
 _LOCAL = Path("/var/tmp")  # noqa: S108 - it outlives a restart, and holds only what can be made anew
 
 
@@ -38,8 +40,21 @@ class Stores:
         return system is not None and system.of_the_network
 
     @property
+    def tracking_uri(self) -> str:
+        """Return where coordinators write: $VAE_SWEEP_MLFLOW_URI where that is set, else the root's own database."""
+        return os.environ.get(TRACKING_VARIABLE) or self.mlflow_uri
+
+    def artifacts_of(self, tracking_uri: str) -> Path | None:
+        """Return the folder of the artifacts that a store at a tracking URI shows; None: the server has a place."""
+        if tracking_uri.startswith(_SERVERS):
+            return None
+        if tracking_uri == self.mlflow_uri:
+            return self.mlflow_artifacts
+        return self.root.absolute() / f"mlartifacts-{hashlib.sha256(tracking_uri.encode()).hexdigest()[:8]}"
+
+    @property
     def mlflow_uri(self) -> str:
-        """Return MLflow's tracking URI: a SQLite file."""
+        """Return the tracking URI of the root's own store: a SQLite file."""
         return f"sqlite:///{self.mlflow_file}"
 
     @property

@@ -41,7 +41,7 @@ def open_study(study: StudyDirectory, sweep: Sweep, dataset: Dataset) -> None:
         _check_same(sweep, stored_sweep(study.sweep_file), read_json(data_file), dataset)
     else:
         write_json(data_file, {"fingerprint": dataset.fingerprint, **dataset.describe()})
-        write_json(study.provenance_file, _without_secrets(collect(Path(__file__).parent)))
+        write_json(study.provenance_file, without_secrets(collect(Path(__file__).parent)))
     write_atomic(study.sweep_file, resolved_text(sweep))
 
 
@@ -65,9 +65,33 @@ def plan_run(
             "epochs": config.train.epochs,
             "data_fingerprint": dataset.fingerprint,
             "split_hashes": dataset.split_hashes,
+            "data": _data_words(config, dataset),
         }
         write_json(run.info_file, info)
     return run
+
+
+def _data_words(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
+    """Return the data set in MLflow's terms: name, source, schema and profile."""
+    source, path = config.data.source, config.data.path
+    heights, widths = dataset.sizes[:, 0], dataset.sizes[:, 1]
+    size = [int(axis[0]) if (axis == axis[0]).all() else -1 for axis in (heights, widths)]
+    shape = [-1, dataset.channels, *size]
+    images = [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": shape}}]
+    made = {"source_type": "code", "source": {"tags": {"generator": source}}}
+    read = {"source_type": "local", "source": {"uri": str(path)}}
+    return {
+        "name": Path(path).name if path else source,
+        **(read if path else made),
+        "schema": {"mlflow_tensorspec": {"features": json.dumps(images), "targets": None}},
+        "profile": {
+            "num_rows": len(dataset),
+            "num_elements": int((heights * widths).sum()) * dataset.channels,
+            "splits": {name: len(indices) for name, indices in dataset.splits.items()},
+            "heights_px": [int(heights.min()), int(heights.max())],
+            "widths_px": [int(widths.min()), int(widths.max())],
+        },
+    }
 
 
 def study_folder(root: Path, sweep: Sweep) -> StudyDirectory:
@@ -138,7 +162,7 @@ def _take_lock(study: StudyDirectory, descriptor: int) -> None:
             return
 
 
-def _without_secrets(provenance: dict[str, Any]) -> dict[str, Any]:
+def without_secrets(provenance: dict[str, Any]) -> dict[str, Any]:
     """Return provenance with what setup lines and `--set` options may hold left out: others read it."""
     lines = (provenance["diff"] or "").splitlines(keepends=True)
     diff = "".join(redacted(line) for line in lines) if lines else provenance["diff"]

@@ -1,7 +1,5 @@
 """One attempt of one run, as a worker executes it: resume, train, write everything down, test the best weights."""
 
-import csv
-import io
 import time
 import traceback
 from collections.abc import Generator
@@ -12,19 +10,20 @@ import torch
 
 from experiments.history import read_history
 from experiments.place import Place
+from experiments.run_artifacts import machine_of, write_artifacts, write_provenance
 from tracking.checkpoints import FoundCheckpoint, newest_checkpoint, save_checkpoint
-from tracking.files import read_json, write_atomic
+from tracking.files import read_json
 from tracking.heartbeat import Heartbeat, host_name, process_identity
 from tracking.journal import JournalWriter, read_journal
 from tracking.queue import Claim
 from tracking.run_directory import AttemptDirectory, RunDirectory, StudyDirectory
+from tracking.system_metrics import SystemMetrics
 from vae_core.config import RunConfig, parse_config
 from vae_core.data import Dataset, prepare
 from vae_core.diagnostics import curve_roughness
 from vae_core.errors import UserError
 from vae_core.events import Epoch, Interrupted, Step
 from vae_core.figures import write_figures
-from vae_core.models.vae import summary
 from vae_core.trainer import DeviceMissingError, Trainer, TrainingDivergedError
 from vae_core.yaml_io import load_yaml
 
@@ -47,6 +46,7 @@ class Attempt:
     def __init__(self, study: StudyDirectory, claim: Claim, place: Place) -> None:
         self.longest_epoch_s = 0.0
         self._place = place
+        self._study = study
         self._run: RunDirectory = study.run(claim.entry.run)
         self._number = claim.entry.attempt
         self._scale = claim.entry.pixel_budget_scale
@@ -55,6 +55,7 @@ class Attempt:
         self._found: FoundCheckpoint | None = None
         self._opened = False
         self._trainer: Trainer | None = None
+        self._system: SystemMetrics | None = None
         self._stop_requested = False
 
     def request_stop(self) -> None:
@@ -103,7 +104,9 @@ class Attempt:
         self._trainer = trainer
         if self._stop_requested:  # the signal came before there was a trainer to tell
             trainer.request_stop()
-        if (yield from self._follow(trainer, journal, beat)):
+        with SystemMetrics(str(trainer.device)) as self._system:
+            finished = yield from self._follow(trainer, journal, beat)
+        if finished:
             self._conclude(trainer, journal)
             return True
         if self._run.prune_file.exists():
@@ -153,6 +156,8 @@ class Attempt:
             job=self._place.job,
             gpus=self._place.gpus,
             wait_s=self._place.wait_s,
+            machine=machine_of(device),
+            provenance=write_provenance(self._study, self._run, self._directory, device),
             tags=tags,
         )
         self._opened = True
@@ -204,6 +209,7 @@ class Attempt:
             metrics=event.metrics,
             vectors=event.vectors,
             seconds=event.seconds,
+            system=self._system.since_last() if self._system else {},
         )
         for key, value in event.metrics.items():
             earlier = before.get((event.epoch, key), value)
@@ -226,7 +232,7 @@ class Attempt:
     def _conclude(self, trainer: Trainer, journal: JournalWriter) -> None:
         """Test the selected weights, write the artifacts and end the journal."""
         result = trainer.test()
-        artifacts = self._write_artifacts(trainer, result.vectors)
+        artifacts = write_artifacts(self._directory, trainer, result.vectors)
         journal.append(
             "result",
             metrics=result.metrics | self._curve_metrics(),
@@ -245,32 +251,6 @@ class Attempt:
         epochs = read_history(self._run).epochs
         roughness = curve_roughness([metrics["train/objective"] for _, metrics in sorted(epochs.items())])
         return {} if roughness is None else {"train/roughness": roughness}
-
-    def _write_artifacts(self, trainer: Trainer, vectors: dict[str, list[float]]) -> dict[str, str]:
-        folder = self._directory.artifacts
-        buffer = io.BytesIO()
-        torch.save(trainer.best_model().state_dict(), buffer)
-        contents: dict[str, bytes | str] = {
-            "best.pt": buffer.getvalue(),
-            "kl_spectrum.csv": _spectrum_csv(vectors),
-            "summary.txt": summary(trainer.model),
-        }
-        for name, content in contents.items():
-            write_atomic(folder / name, content)
-        return {name: str((folder / name).relative_to(self._directory.path)) for name in contents}
-
-
-def _spectrum_csv(vectors: dict[str, list[float]]) -> str:
-    """Return one row per latent dimension, by descending KL, as measured on the test split."""
-    names = {"kl_nats": "kl_per_dim", "variance": "latent_variance_per_dim", "mu_std": "mu_std_per_dim"}
-    columns = {title: vectors[name] for title, name in names.items() if name in vectors}  # codes have no variance
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["dimension", *columns])
-    rows = zip(*columns.values(), strict=True)
-    for dimension, row in sorted(enumerate(rows), key=lambda item: -item[1][0]):
-        writer.writerow([dimension, *row])
-    return text.getvalue()
 
 
 def _measured_before(run: RunDirectory, number: int, found: FoundCheckpoint | None) -> dict[tuple[int, str], float]:

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic_core import from_json
+
 from tracking.files import fsync_folder
 
 _OWN_FIELDS = ("n", "time_ms", "kind", "crc")
@@ -58,7 +60,7 @@ class JournalWriter:
         """
         _check_fields(fields)
         line = Line(self._next_n, time.time_ns() // 1_000_000, kind, fields)
-        data = _encode(line)
+        data = encode_line(line)
         try:
             _write_all(self._descriptor, data)
             os.fsync(self._descriptor)
@@ -112,7 +114,8 @@ def read_journal(path: Path) -> list[Line]:
     return JournalTail(path).poll()
 
 
-def _encode(line: Line) -> bytes:
+def encode_line(line: Line) -> bytes:
+    """Return the line as it stands in a journal, checksum and line end included."""
     head = {"n": line.n, "time_ms": line.time_ms, "kind": line.kind}
     body = json.dumps(head | line.fields, allow_nan=False).encode()
     return body[:-1] + f', "crc": "{zlib.crc32(body):08x}"}}\n'.encode()
@@ -134,11 +137,18 @@ def _decode(text: bytes) -> Line | None:
     if match is None or zlib.crc32(match[1] + b"}") != int(match[2], 16):
         return None
     try:
-        value = json.loads(match[1] + b"}")
+        value = _parse(match[1] + b"}")
         head = [value.pop(name) for name in _OWN_FIELDS[:3]]
     except (ValueError, KeyError, AttributeError):  # a right checksum over something that no writer wrote
         return None
     return Line(head[0], head[1], head[2], value)
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return from_json(text)  # four times as fast as json.loads
+    except ValueError:  # it takes no half of a surrogate pair, which names of files and tracebacks may hold
+        return json.loads(text)
 
 
 def _check_fields(fields: dict[str, object]) -> None:

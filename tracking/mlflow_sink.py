@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracking import mlflow_store as store
-from tracking.replay import MetricRow, covered, gpu_hours, metric_rows, run_name, run_tags, uploads, words
+from tracking.mlflow_files import KnownRun, send_files, upload
+from tracking.mlflow_views import shared_view
+from tracking.replay import (
+    MetricRow,
+    Upload,
+    covered,
+    gpu_hours,
+    metric_rows,
+    run_name,
+    run_tags,
+    uploads,
+    words,
+)
 from tracking.run_directory import ChainLine, RunDirectory, read_chain
 
 if TYPE_CHECKING:
@@ -20,6 +32,10 @@ if TYPE_CHECKING:
 
 _STATES = {"FINISHED": "done", "FAILED": "failed", "KILLED": "killed", "RUNNING": "running"}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_DESCRIPTION = "mlflow.note.content"
+_OF_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else its pages open as those of a language model
+_LONGEST_DESCRIPTION = 8000  # characters of a tag
+_PASSING = ("failure", "slurm_job", "node", "device_name", "driver", "verdict", "verdict_because")  # may cease to hold
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,7 @@ class ForwardReport:
 
     mlflow_run_id: str | None = None
     metrics_sent: int = 0
+    files_sent: int = 0
     complete: bool = False
     problem: str | None = None
 
@@ -39,8 +56,8 @@ class _View:
     client: "MlflowClient | None" = None
     file: tuple[int, int] | None = None
     experiment_id: str | None = None
-    parent: store.KnownRun | None = None
-    runs: dict[str, store.KnownRun] = field(default_factory=dict)
+    parent: KnownRun | None = None
+    runs: dict[str, KnownRun] = field(default_factory=dict)
     forwarded: dict[str, tuple[object, ForwardReport]] = field(default_factory=dict)
 
 
@@ -67,6 +84,7 @@ class MlflowSink:
         self._artifacts = None if artifact_root is None else artifact_root.resolve() / study_name
         self._clock = clock
         self._pause_s, self._retry_at, self._problem = 0.0, float("-inf"), ""
+        self.refusal: str | None = None  # what MLflow answered last, where that was no
         self._parent_tags: dict[str, str] = {}
         self._parent_params: dict[str, str] = {}
         self._parent_start_ms: int | None = None
@@ -114,10 +132,30 @@ class MlflowSink:
             self._view.forwarded[run.id] = (seen, report)
         return report
 
-    def log_parent(self, metrics: Mapping[str, float], artifacts: Mapping[str, Path]) -> ForwardReport:
+    def find(self, run: RunDirectory) -> ForwardReport:
+        """Return MLflow's id of a run, None where it has none; nothing is sent."""
+
+        def look(client: "MlflowClient") -> ForwardReport:
+            return ForwardReport(store.find(client, self._study, _prefixed({"run_id": run.id})))
+
+        return self._contact(look)
+
+    @property
+    def wait_s(self) -> float:
+        """Return the s until the store is asked again; 0 unless it has refused."""
+        return max(0.0, self._retry_at - self._clock())
+
+    def log_parent(
+        self, metrics: Mapping[str, float], artifacts: Mapping[str, Path], description: str = ""
+    ) -> ForwardReport:
         """Put the sweep's own numbers and files (name in MLflow to local file) on the parent run.
 
         A number that is as it was in the last call is not sent again; a changed one gets the next step.
+
+        Args:
+            metrics: name to number.
+            artifacts: name in MLflow to local file.
+            description: Markdown for the run's page, instead of the question, where it is not too long for that.
         """
 
         def log(client: "MlflowClient") -> ForwardReport:
@@ -129,10 +167,14 @@ class MlflowSink:
                 if parent.latest.get(key) != value
             ]
             sent = store.send_metrics(client, parent, rows)
+            sent_files = 0
             for name, path in artifacts.items():
                 parent.files.pop(name, None)  # a table may change and keep its size
-                store.upload(client, parent, path, name)
-            return ForwardReport(parent.id, sent)
+                parent.verified.discard(name)
+                sent_files += upload(client, parent, Upload(path, name))
+            if 0 < len(description) <= _LONGEST_DESCRIPTION:
+                store.send_tags(client, parent, {_DESCRIPTION: description})
+            return ForwardReport(parent.id, sent, sent_files)
 
         return self._contact(log)
 
@@ -168,7 +210,7 @@ class MlflowSink:
                 report = work(self._connected())
             except store.refusals() as error:
                 return self._refused(error)
-        self._pause_s = 0.0
+        self._pause_s, self.refusal = 0.0, None
         return report
 
     def _refused(self, error: Exception) -> ForwardReport:
@@ -176,9 +218,8 @@ class MlflowSink:
         self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         self._retry_at = self._clock() + self._pause_s
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        self._problem = (
-            f"MLflow at {self._uri}: {reason}; training goes on, the next attempt is in {self._pause_s:.0f} s"
-        )
+        self.refusal = f"MLflow at {store.shown_uri(self._uri)}: {reason}"
+        self._problem = f"{self.refusal}; training goes on, the next attempt is in {self._pause_s:.0f} s"
         return ForwardReport(problem=self._problem)
 
     def _connected(self) -> "MlflowClient":
@@ -191,20 +232,20 @@ class MlflowSink:
     def _experiment(self, client: "MlflowClient") -> str:
         if self._view.experiment_id is None:
             place = self._artifacts.as_uri() if self._artifacts else None
-            tags = {"mlflow.note.content": self._question, f"{store.TAG}study": self._study}
+            tags = {_DESCRIPTION: self._question, f"{store.TAG}study": self._study} | _OF_TRAINING
+            tags |= shared_view()
             self._view.experiment_id = store.ensure_experiment(client, self._study, place, tags)
         return self._view.experiment_id
 
-    def _parent_run(self, client: "MlflowClient") -> store.KnownRun:
+    def _parent_run(self, client: "MlflowClient") -> KnownRun:
         if self._view.parent is None:
             tags = self._common_tags() | _prefixed(self._parent_tags)
-            tags |= {"mlflow.note.content": self._question}
             parent = store.find_or_create(
                 client,
                 self._experiment(client),
                 _prefixed({"kind": "sweep"}),
                 self._study,
-                tags,
+                tags | {_DESCRIPTION: self._question},
                 self._parent_start_ms,
             )
             store.ask_contents(client, parent)
@@ -217,8 +258,10 @@ class MlflowSink:
         tags = {"study": self._study}
         tags |= {name: self._parent_tags[name] for name in ("commit", "dirty") if name in self._parent_tags}
         mlflow_own = {"mlflow.source.name": "vae-sweep", "mlflow.source.type": "LOCAL"}
-        if "commit" in tags:
-            mlflow_own["mlflow.source.git.commit"] = tags["commit"]
+        own_names = {"commit": "mlflow.source.git.commit", "user": "mlflow.user"}
+        mlflow_own |= {
+            theirs: self._parent_tags[name] for name, theirs in own_names.items() if name in self._parent_tags
+        }
         return mlflow_own | _prefixed(tags)
 
     def _forward(
@@ -234,27 +277,26 @@ class MlflowSink:
         store.ask_contents(client, known)
         part = chain if final_status else covered(chain)
         sent = store.send_metrics(client, known, metric_rows(part))
-        missing = []
-        for item in uploads(run, part):
-            if item.path.exists():
-                store.upload(client, known, item.path, item.name)
-            else:
-                missing.append(str(item.path))
+        files, missing = send_files(client, known, uploads(run, part))
         tags = run_tags(chain)
         if final_status != "FAILED":  # an attempt failed, but the run may yet succeed
             tags.pop("failure", None)
-            store.remove_tag(client, known, f"{store.TAG}failure")
+        for name in _PASSING:
+            if name not in tags:
+                store.remove_tag(client, known, f"{store.TAG}{name}")
         if final_status:
             tags["forwarded"] = end
+            if "verdict" in tags and _DESCRIPTION not in known.tags:
+                store.send_tags(client, known, {_DESCRIPTION: f"{tags['verdict']}: {tags['verdict_because']}"})
             if hours := gpu_hours(run):
                 tags["gpu_hours"] = f"{hours:.4f}"
         _show(client, known, final_status or "RUNNING", chain[-1].line.time_ms if chain else None, tags)
         problem = f"run {run.id}: not found and not in MLflow: {', '.join(missing)}" if missing else None
-        return ForwardReport(known.id, sent, final_status is not None, problem)
+        return ForwardReport(known.id, sent, files, final_status is not None, problem)
 
     def _known_run(
         self, client: "MlflowClient", run: RunDirectory, info: Mapping[str, Any], chain: list[ChainLine]
-    ) -> store.KnownRun:
+    ) -> KnownRun:
         if run.id not in self._view.runs:
             tags = self._common_tags() | {"mlflow.parentRunId": self._parent_run(client).id}
             tags |= _prefixed({"kind": "run"} | words({name: info[name] for name in ("trial", "seed", "cell")}))
@@ -263,19 +305,19 @@ class MlflowSink:
                 client,
                 self._experiment(client),
                 _prefixed({"run_id": run.id}),
-                run_name(info["params"], info["seed"]),
+                run_name(info["cell"], info["params"], info["seed"]),
                 tags,
                 chain[0].line.time_ms if chain else None,
             )
             store.send_params(client, known, params)
             store.send_tags(client, known, tags)
+            if info.get("data_fingerprint"):
+                store.send_dataset(client, known, info["data_fingerprint"], info.get("data") or {})
             self._view.runs[run.id] = known
         return self._view.runs[run.id]
 
 
-def _show(
-    client: "MlflowClient", run: store.KnownRun, status: str, end_ms: int | None, tags: Mapping[str, str]
-) -> None:
+def _show(client: "MlflowClient", run: KnownRun, status: str, end_ms: int | None, tags: Mapping[str, str]) -> None:
     """Set the run's tags, its state among them, then its status: whoever sees the status finds the rest."""
     store.send_tags(client, run, _prefixed({**tags, "state": _STATES[status]}))
     store.set_status(client, run, status, end_ms)
@@ -285,7 +327,7 @@ def _prefixed(tags: Mapping[str, str]) -> dict[str, str]:
     return {f"{store.TAG}{name}": value for name, value in tags.items()}
 
 
-def _next_step(run: store.KnownRun, key: str) -> int:
+def _next_step(run: KnownRun, key: str) -> int:
     return max((step for name, step in run.rows if name == key), default=-1) + 1
 
 

@@ -3,15 +3,15 @@
 Only this module and mlflow_sink.py need mlflow, which is imported when a store is first opened.
 """
 
+import json
 import os
-import shutil
-import tempfile
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from tracking.mlflow_files import KnownRun, files_of
 from tracking.replay import MetricRow
 
 if TYPE_CHECKING:
@@ -26,23 +26,10 @@ _ENVIRONMENT = {  # defaults only: what the user has set stays
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it logs the errors that it also raises
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a repeated create would make two runs
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
-
-
-@dataclass
-class KnownRun:
-    """What MLflow is known to hold of one of its runs; `rows` and `files` only once `asked`."""
-
-    id: str
-    status: str = "RUNNING"
-    rows: set[tuple[str, int]] = field(default_factory=set)
-    latest: dict[str, float] = field(default_factory=dict)
-    params: set[str] = field(default_factory=set)
-    tags: dict[str, str] = field(default_factory=dict)
-    files: dict[str, int] = field(default_factory=dict)
-    asked: bool = False
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -53,6 +40,7 @@ def connect(uri: str) -> "MlflowClient":
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ[_RETRIES] = "0"  # whatever the user has set: a create that is repeated makes two runs
     from mlflow import MlflowClient
 
     path = _sqlite_file(uri)
@@ -64,12 +52,21 @@ def connect(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri)
 
 
+def shown_uri(uri: str) -> str:
+    """Return a tracking URI as others may read it: without its password."""
+    return _PASSWORD.sub(r"\1:***@", uri)
+
+
 def refusals() -> tuple[type[Exception], ...]:
     """Return the exceptions by which MLflow, its database, its server or its files refuse."""
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
+    from urllib3.exceptions import HTTPError
 
-    return MlflowException, SQLAlchemyError, OSError  # those of requests are OSErrors
+    garbled = (json.JSONDecodeError, ParseError)  # what a proxy says in the server's place
+    # a database's driver may not be installed; what requests raises are OSErrors
+    return MlflowException, SQLAlchemyError, HTTPError, OSError, ImportError, *garbled
 
 
 def file_identity(uri: str) -> tuple[int, int] | None:
@@ -91,6 +88,9 @@ def ensure_experiment(client: "MlflowClient", name: str, place: str | None, tags
         return str(client.create_experiment(name, place, tags))
     if found.lifecycle_stage == "deleted":  # in the web page, say; the name stays taken
         client.restore_experiment(found.experiment_id)
+    for key, value in tags.items():
+        if key not in found.tags:
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 
@@ -112,6 +112,18 @@ def delete_experiment(client: "MlflowClient", name: str) -> None:
     store._hard_delete_experiment(experiment.experiment_id)
 
 
+def find(client: "MlflowClient", experiment: str, identifying: Mapping[str, str]) -> str | None:
+    """Return the id of the run with these tags in the experiment of that name; None: there is none."""
+    known = client.get_experiment_by_name(experiment)
+    found = _search(client, known.experiment_id, identifying) if known else []
+    return str(found[0].info.run_id) if found else None
+
+
+def _search(client: "MlflowClient", experiment_id: str, identifying: Mapping[str, str]) -> Sequence[Any]:
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identifying.items())
+    return client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"])
+
+
 def find_or_create(
     client: "MlflowClient",
     experiment_id: str,
@@ -121,8 +133,7 @@ def find_or_create(
     start_ms: int | None,
 ) -> KnownRun:
     """Return the run with the `identifying` tags; a missing one is made with `name`, `tags`, `start_ms`."""
-    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identifying.items())
-    found = client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"])
+    found = _search(client, experiment_id, identifying)
     if not found:
         run = client.create_run(experiment_id, start_time=start_ms, tags={**identifying, **tags}, run_name=name)
         return KnownRun(run.info.run_id, tags=dict(run.data.tags), asked=True)
@@ -133,6 +144,7 @@ def find_or_create(
         latest=dict(run.data.metrics),
         params=set(run.data.params),
         tags=dict(run.data.tags),
+        datasets={item.dataset.digest for item in run.inputs.dataset_inputs} if run.inputs else set(),
     )
 
 
@@ -141,7 +153,7 @@ def ask_contents(client: "MlflowClient", run: KnownRun) -> None:
     if run.asked:
         return
     run.rows = {(row.key, row.step) for key in run.latest for row in client.get_metric_history(run.id, key)}
-    run.files = dict(_files(client, run.id, None))
+    run.files = dict(files_of(client, run.id))
     run.asked = True
 
 
@@ -187,19 +199,25 @@ def remove_tag(client: "MlflowClient", run: KnownRun, key: str) -> None:
         del run.tags[key]
 
 
-def upload(client: "MlflowClient", run: KnownRun, path: Path, name: str) -> None:
-    """Put the file at `path` on the run as `name`, unless one of that name and size is there."""
-    size = path.stat().st_size
-    if run.files.get(name) == size:
+def send_dataset(client: "MlflowClient", run: KnownRun, digest: str, data: Mapping[str, Any]) -> None:
+    """Say which data set the run was trained on, unless that is known.
+
+    Args:
+        client: of the store.
+        run: the run.
+        digest: the data's fingerprint.
+        data: `name`, `source_type`, `source` (a mapping), `schema` and `profile` as far as known.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    if digest in run.datasets:
         return
-    folder, _, base = name.rpartition("/")
-    if base == path.name:
-        client.log_artifact(run.id, str(path), folder or None)
-    else:
-        with tempfile.TemporaryDirectory() as renamed:
-            shutil.copyfile(path, Path(renamed, base))
-            client.log_artifact(run.id, str(Path(renamed, base)), folder or None)
-    run.files[name] = size
+    texts = {name: json.dumps(data[name]) for name in ("schema", "profile") if data.get(name)}
+    source = json.dumps(data.get("source") or {})
+    dataset = Dataset(data.get("name") or "data", digest, data.get("source_type") or "unknown", source, **texts)
+    client.log_inputs(run.id, [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])])
+    run.datasets.add(digest)
 
 
 def set_status(client: "MlflowClient", run: KnownRun, status: str, end_ms: int | None = None) -> None:
@@ -265,14 +283,6 @@ def _all_run_ids(client: "MlflowClient", experiment_id: str) -> list[str]:
         if not token:
             break
     return ids
-
-
-def _files(client: "MlflowClient", run_id: str, folder: str | None) -> Iterator[tuple[str, int]]:
-    for item in client.list_artifacts(run_id, folder):
-        if item.is_dir:
-            yield from _files(client, run_id, item.path)
-        else:
-            yield item.path, item.file_size or 0
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -1,5 +1,6 @@
-"""Where results come from: code, packages, machine and command, collected once per study."""
+"""Where results come from: code, packages, machine and command, of a study and of each attempt."""
 
+import getpass
 import os
 import platform
 import shlex
@@ -30,8 +31,12 @@ def collect(repository: Path | None) -> dict[str, Any]:
 
     What cannot be found out (no git, no repository, no GPU) is None; nothing is raised for it.
     """
+    return {**code(repository), **machine(), "user": _user(), "command": shlex.join(sys.argv)}
+
+
+def machine() -> dict[str, Any]:
+    """Return this machine's hardware, driver and packages."""
     return {
-        **_code(repository),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "hostname": socket.gethostname(),
@@ -39,11 +44,11 @@ def collect(repository: Path | None) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
         **_gpu(),
-        "command": shlex.join(sys.argv),
     }
 
 
-def _code(repository: Path | None) -> dict[str, Any]:
+def code(repository: Path | None) -> dict[str, Any]:
+    """Return commit, dirty flag and diff of the checkout at `repository`; None each where there is none."""
     commit = _git(repository, "rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty": None, "diff": None, "diff_cut": None}
@@ -79,6 +84,13 @@ def _output(command: list[str]) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return finished.stdout
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's process may have a number and no name
+        return None
 
 
 def _version(package: str) -> str | None:

@@ -1,12 +1,17 @@
 """What a run's history says to a view: its metric rows, its files, its tags."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracking.images import image_name, thumbnail_name
 from tracking.journal import read_journal
 from tracking.run_directory import ChainLine, RunDirectory
+
+_SHOWN_OF_A_SERIES = 4
+_NUMBERED = re.compile(r"(\w+)/.*_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -21,15 +26,11 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Upload:
-    """A file of the run directory and the folder ("" is the top) in which a view shows it."""
+    """A file of the run directory and the name under which a view shows it; `is_thumbnail`: scaled down, as WebP."""
 
     path: Path
-    folder: str
-
-    @property
-    def name(self) -> str:
-        """Where the view shows the file."""
-        return f"{self.folder}/{self.path.name}".lstrip("/")
+    name: str
+    is_thumbnail: bool = False
 
 
 def covered(chain: Sequence[ChainLine]) -> Sequence[ChainLine]:
@@ -54,43 +55,61 @@ def covered(chain: Sequence[ChainLine]) -> Sequence[ChainLine]:
 
 
 def metric_rows(chain: Sequence[ChainLine]) -> Iterator[MetricRow]:
-    """Yield every measured value of the history, in order."""
+    """Yield every measured value of the history, in order.
+
+    Of a numbered series the first four of the val split (`latent/kl_group_0`, ...), so that no run has 60 keys: views
+    get slow with many, and the journal has them all.
+    """
     for item in chain:
         line = item.line
         if line.kind in ("epoch", "result"):
             step = line.fields["epoch"] if line.kind == "epoch" else line.fields["best_epoch"]
-            for key, value in line.fields["metrics"].items():
-                yield MetricRow(key, float(value), step, line.time_ms)
+            for key, value in (line.fields["metrics"] | line.fields.get("system", {})).items():
+                member = _NUMBERED.fullmatch(key)
+                if member is None or (member[1] == "latent" and int(member[2]) < _SHOWN_OF_A_SERIES):
+                    yield MetricRow(key, float(value), step, line.time_ms)
 
 
 def uploads(run: RunDirectory, chain: Sequence[ChainLine]) -> Iterator[Upload]:
-    """Yield the files that the history names: the config, figures, weights and tables."""
-    yield Upload(run.config_file, "")
+    """Yield the files that the history names: the config, where each attempt ran, figures, weights and tables."""
+    yield Upload(run.config_file, "config.yaml")
     for item in chain:
         folder = run.attempt(item.attempt).path
-        if item.line.kind == "figures":
-            for name in item.line.fields["files"]:
-                yield Upload(folder / name, "figures")
+        fields = item.line.fields
+        if item.line.kind == "attempt" and fields.get("provenance"):
+            yield Upload(folder / fields["provenance"], f"provenance/attempt_{item.attempt}.json")
+        elif item.line.kind == "figures":
+            for name in fields["files"]:
+                key = re.sub(r"_\d+$", "", Path(name).stem)
+                image = image_name(run.id, key, fields["epoch"], item.line.time_ms)
+                yield Upload(folder / name, image)
+                yield Upload(folder / name, thumbnail_name(image), is_thumbnail=True)
         elif item.line.kind == "result":
-            for name in item.line.fields["artifacts"].values():
-                yield Upload(folder / name, "checkpoints" if name.endswith(".pt") else "")
+            for name in fields["artifacts"].values():
+                yield Upload(folder / name, f"{'checkpoints/' if name.endswith('.pt') else ''}{Path(name).name}")
 
 
 def run_tags(chain: Sequence[ChainLine]) -> dict[str, str]:
-    """Return what the history says of the run in words: newest attempt, its own tags, verdict, failure."""
+    """Return what the history says of the run in words: newest attempt, its place and tags, verdict, failure."""
     tags: dict[str, str] = {}
     for item in chain:
         fields = item.line.fields
         if item.line.kind == "attempt":
-            tags |= {"attempt": str(item.attempt)} | {name: word(value) for name, value in fields["tags"].items()}
-            if fields.get("job"):
-                tags |= {"slurm_job": fields["job"], "node": fields["host"]}
+            tags = {"attempt": str(item.attempt)} | words(fields["tags"]) | _place(fields)
         elif item.line.kind == "result":
             tags["verdict"] = fields["verdict"]["name"]
             tags["verdict_because"] = fields["verdict"]["because"]
         elif item.line.kind == "end" and fields["status"] == "failed":
             tags["failure"] = f"{fields['failure']}: {fields['reason']}"
     return tags
+
+
+def _place(attempt: Mapping[str, Any]) -> dict[str, str]:
+    """Return where an attempt runs, as far as its first line says so."""
+    machine = attempt.get("machine") or {}
+    place = words({"host": attempt.get("host"), "device": attempt.get("device")})
+    place |= words({name: machine.get(name) for name in ("device_name", "driver")})
+    return place | ({"slurm_job": attempt["job"], "node": attempt["host"]} if attempt.get("job") else {})
 
 
 def gpu_hours(run: RunDirectory) -> float:
@@ -106,9 +125,23 @@ def gpu_hours(run: RunDirectory) -> float:
     return hours
 
 
-def run_name(params: Mapping[str, Any], seed: int) -> str:
-    """Return a run's name for people, such as `loss.beta=4.0 seed=1`."""
-    return " ".join([*(f"{path}={word(value)}" for path, value in params.items()), f"seed={seed}"])
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return dotted path -> its last part where no other path ends with it, else the whole path."""
+    known = list(paths)
+    last = [path.rpartition(".")[2] for path in known]
+    return {path: name if last.count(name) == 1 else path for path, name in zip(known, last, strict=True)}
+
+
+def short_cell(cell: str, params: Mapping[str, Any]) -> str:
+    """Return a cell's name with its axes called by their short names: `beta=4.0` for `loss.beta=4.0`."""
+    for path, name in short_names(params).items():
+        cell = re.sub(rf"(?<!\S){re.escape(path)}=", f"{name}=", cell)
+    return cell
+
+
+def run_name(cell: str, params: Mapping[str, Any], seed: int) -> str:
+    """Return a run's name for people, such as `beta=4.0 seed=1`."""
+    return f"{short_cell(cell, params)} seed={seed}" if params else f"seed={seed}"
 
 
 def words(values: Mapping[str, object]) -> dict[str, str]:

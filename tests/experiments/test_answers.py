@@ -5,9 +5,15 @@ import pytest
 from scipy import stats
 from support.study_builder import StudyBuilder, beta_study
 
-from experiments.answers import answers
+from experiments.ablation import tabulate
 from experiments.estimates import Estimate, digits, estimate, spearman
+from experiments.references import References
 from experiments.results import collect
+
+
+def answers(results, study=None, **options):
+    """Return the sentences below a study's table."""
+    return list(tabulate(study, results, References(), **options).answers)
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0], [3.0, 3.5, 1.25], [-10.0, -9.0, -8.5, -3.0, 2.0]])

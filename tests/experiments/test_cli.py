@@ -111,7 +111,7 @@ def test_a_device_that_is_missing_here_is_refused_before_anything_is_created(wri
         (("ui",), "holds no study yet"),
         (("run", "betta"), "did you mean beta"),
         (("run", "beta", "--launcher", "cloud"), "--launcher cloud: no such launcher; valid: local, inline"),
-        (("report", "x", "--format", "pdf"), "--format pdf: no such format; valid: md, csv"),
+        (("report", "x", "--format", "pdf"), "--format pdf: no such format; valid: md, html, latex, csv, json"),
         (("data", "paint", "/nowhere", "out"), "/nowhere"),
         (("train", "wireframe-tiny"), "no base config named 'wireframe-tiny'"),
     ],

@@ -87,7 +87,7 @@ def test_mlflow_and_optuna_hold_exactly_what_the_journals_say(finished):
     rows = mlflow_rows(root)
     assert set(rows) == expected_rows(root / "tiny")
     assert set(rows.values()) == {1}
-    names = [f"loss.beta={beta} seed={seed}" for beta in ("0.1", "100.0") for seed in (0, 1)]
+    names = [f"beta={beta} seed={seed}" for beta in ("0.1", "100.0") for seed in (0, 1)]
     assert mlflow_runs(root) == [(name, "FINISHED") for name in names]
     trials = optuna_trials(root, "tiny")
     assert [(number, state, params) for number, state, params, _, _ in trials] == [
@@ -223,7 +223,7 @@ def test_status_and_report_read_the_files_alone(copied):
     assert "| loss.beta=0.1" in markdown
     out = root / "table.csv"
     vae_sweep("report", "tiny", "--root", root, "--format", "csv", "-o", out)
-    assert out.read_text().splitlines()[0].startswith("kind,name,trial,loss.beta")
+    assert out.read_text().splitlines()[0].startswith("study,kind,name,trial,loss.beta")
 
 
 def test_tpe_runs_to_its_number_of_trials(write_sweep, tmp_path):

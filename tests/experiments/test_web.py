@@ -1,5 +1,6 @@
 """`vae-sweep ui`: both pages in a real browser, over a finished and a running sweep, and how they begin and end."""
 
+import http.client
 import json
 import os
 import re
@@ -19,12 +20,14 @@ from support.processes import ESTABLISHED, LISTENING, alive, command, environmen
 from support.tiny import TINY
 
 from experiments import web
-from experiments.dashboard import application
+from experiments.dashboard import application, reading_only
+from experiments.web_hosts import LOOPBACK, place
 from vae_core.errors import UserError
 
 COMMAND = [sys.executable, "-m", "experiments.cli"]
 TIMEOUT_S = 180
-NAMES = ["loss.beta=0.1 seed=0", "loss.beta=100.0 seed=0"]
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what these tests are about
+NAMES = ["beta=0.1 seed=0", "beta=100.0 seed=0"]
 MISLEADING = {"MLFLOW_TRACKING_URI": "http://192.0.2.1", "MLFLOW_DISABLE_TELEMETRY": "false", "UVICORN_RELOAD": "1"}
 STORES = ("mlflow.db", "optuna.journal")
 needs_chromium = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
@@ -50,11 +53,11 @@ def wait_until(condition, what):
 class Ui:
     """A running `vae-sweep ui` and what it has printed."""
 
-    def __init__(self, root, log):
+    def __init__(self, root, log, *options):
         self.root, self.log = root, log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*COMMAND, "ui", "--root", str(root)],
+                [*COMMAND, "ui", "--root", str(root), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -143,14 +146,15 @@ def browser(tmp_path_factory):
 
 def visit_mlflow(ui, browser):
     """Read what MLflow shows of the tiny study: its runs, one run's numbers, files and picture, and the parent."""
-    listed = browser.open(ui.addresses["tiny in MLflow"], *NAMES, "5 matching runs")
+    listed = browser.open(ui.addresses["tiny in MLflow"], *NAMES, "5 matching runs", "test/elbo", "test/kl", "verdict")
     browser.click(NAMES[0])
     numbers = browser.read("val/elbo", "test/elbo", "Finished", "Parent run")
     parent = browser.link("tiny", towards="/runs/")
     browser.click("Artifacts")
-    files = browser.read("figures", "checkpoints", "config.yaml", "kl_spectrum.csv")
-    browser.click("figures")
-    browser.click("reconstructions_0002.png")
+    files = browser.read("images", "checkpoints", "config.yaml", "kl_spectrum.csv")
+    browser.click("images")
+    names = browser.read("reconstructions+step+2+")
+    browser.click(re.search(r"reconstructions\+step\+2\+\S+\.png", names)[0])
     browser.wait(lambda: browser.widest_image() > 50, "the reconstructions as a picture")
     return listed, numbers, files, browser.open(parent, "Child runs", *NAMES, "Finished")
 
@@ -204,7 +208,7 @@ def test_both_pages_show_a_finished_study_and_only_read(root, ui, browser):
 
 def described(run):
     info = json.loads((run / "run.json").read_text())
-    return f"{info['cell']} seed={info['seed']}"
+    return f"{info['cell'].removeprefix('loss.')} seed={info['seed']}"
 
 
 @needs_chromium
@@ -400,9 +404,9 @@ def test_a_server_that_dies_at_its_start_ends_the_command_with_its_last_words(ro
     assert "Traceback" not in stderr
 
 
-def ask(app, method, path):
+def ask(app, method, path, host="127.0.0.1:8080"):
     """Send a request to a WSGI application; return its status and its JSON."""
-    environ = {"REQUEST_METHOD": method, "PATH_INFO": path}
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "HTTP_HOST": host}
     setup_testing_defaults(environ)
     statuses = []
     body = b"".join(app(environ, lambda status, *_: statuses.append(status)))
@@ -413,7 +417,7 @@ def test_the_dashboard_reads_past_a_line_that_is_being_written(root, tmp_path):
     journal = tmp_path / "optuna.journal"
     lines = (root / "optuna.journal").read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
-    app = application(journal)
+    app = application(journal, ["127.0.0.1", "[::1]"])
     before = journal.read_bytes()
     status, answer = ask(app, "GET", "/api/studies")
     assert status == "200 OK"
@@ -426,3 +430,103 @@ def test_the_dashboard_reads_past_a_line_that_is_being_written(root, tmp_path):
     assert "only reads" in answer["reason"]
     assert journal.read_bytes() == before + lines[-1][20:]
     assert [path.name for path in tmp_path.iterdir()] == ["optuna.journal"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "[::1]:9", "[::1]"])
+def test_the_dashboard_answers_under_its_own_names_with_any_port(host):
+    app = reading_only(lambda _, start: start("200 OK", []) or [b"{}"], ["127.0.0.1", "[::1]"])
+    assert ask(app, "GET", "/", host) == ("200 OK", {})
+
+
+@pytest.mark.parametrize("host", ["", "evil.example", "evil.example:8080", "127.0.0.1.evil.example", "127.0.0.1:x"])
+def test_the_dashboard_refuses_names_that_are_not_its_own(host):
+    app = reading_only(lambda _, start: start("200 OK", []) or [b"{}"], ["127.0.0.1", "[::1]"])
+    status, answer = ask(app, "GET", "/", host)
+    assert status == "403 Forbidden"
+    assert "--allowed-hosts" in answer["reason"]
+
+
+def test_loopback_is_the_default_and_has_the_usual_names():
+    at = place(LOOPBACK)
+    assert at.is_loopback
+    assert set(at.names) == {"127.0.0.1", "localhost", "[::1]"}
+    assert at.url(5000) == at.own_url(5000) == "http://127.0.0.1:5000"
+    assert place("localhost").is_loopback
+
+
+def test_all_addresses_are_shown_by_one_of_this_machines_and_asked_on_loopback():
+    at = place(EVERYWHERE, ["proxy.example"])
+    assert not at.is_loopback
+    assert {socket.gethostname(), "proxy.example", "localhost"} <= set(at.names)
+    assert at.own_url(5000) == "http://127.0.0.1:5000"
+    assert at.url(5000) not in ("http://0.0.0.0:5000", "http://127.0.0.1:5000")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "not a host"])
+def test_a_host_that_is_not_this_machine_is_refused(root, host):
+    with pytest.raises(UserError, match=f"--host {host}: cannot be listened on .*0.0.0.0 for all its addresses"):
+        place(host)
+    assert "cannot be listened on" in vae_sweep("ui", "--root", root, "--host", "192.0.2.1", check=2).stderr
+
+
+def status_of(port, host, path="/api/studies", origin=None, body=None):
+    """Return the status that a server on this machine answers to a browser that knows it as `host`."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=60)
+    headers = {"Host": host, "Content-Type": "application/json"} | ({"Origin": origin} if origin else {})
+    connection.request("POST" if body else "GET", path, body, headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def search_status(port, host, origin=None):
+    """Return the status of MLflow's answer when a page under the name `host` searches for runs."""
+    path, body = "/ajax-api/2.0/mlflow/runs/search", json.dumps({"experiment_ids": ["1"]})
+    return status_of(port, host, path, origin, body)
+
+
+@pytest.mark.slow
+def test_on_all_addresses_a_warning_is_shown_and_own_names_work_and_others_do_not(root, tmp_path):
+    ui = Ui(root, tmp_path / "log", "--host", EVERYWHERE, "--allowed-hosts", "proxy.example").ready()
+    try:
+        assert "Neither page has a password" in ui.printed
+        assert "ssh -L" in ui.printed
+        held = sockets(family(ui.process.pid))
+        assert {address for state, address, _, _ in held if state == LISTENING} == {EVERYWHERE}
+        mlflow, optuna = (int(address.rsplit(":", 1)[1]) for address in (ui.mlflow, ui.optuna))
+        for name in (socket.gethostname(), "proxy.example", LOOPBACK):
+            assert search_status(mlflow, f"{name}:{mlflow}", f"http://{name}:{mlflow}") == 200, name
+            assert status_of(optuna, f"{name}:{optuna}") == 200, name
+        assert search_status(mlflow, "proxy.example", "https://proxy.example") == 200
+        assert search_status(mlflow, "evil.example") == 403
+        assert search_status(mlflow, f"{LOOPBACK}:{mlflow}", "http://evil.example") == 403
+        assert status_of(optuna, "evil.example") == 403
+    finally:
+        ui.end()
+
+
+def test_where_a_tracking_server_of_the_users_has_the_runs_only_the_dashboard_is_started(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_SWEEP_MLFLOW_URI", "http://me:secret@tracking.example:5000")
+    shutil.copytree(root / "tiny", tmp_path / "runs" / "tiny")
+    shutil.copy(root / "optuna.journal", tmp_path / "runs")  # and no mlflow.db
+    ui = Ui(tmp_path / "runs", tmp_path / "log").ready()
+    try:
+        assert not any("mlflow" in command(pid) for pid in family(ui.process.pid))
+        assert ui.mlflow.endswith("@tracking.example:5000")
+        assert "secret" not in ui.printed
+        assert status_of(int(ui.optuna.rsplit(":", 1)[1]), LOOPBACK) == 200
+    finally:
+        assert ui.end() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlflow ui", "experiments.dashboard"])
+def test_a_server_that_dies_closes_the_other_and_says_so(root, tmp_path, name):
+    ui = Ui(root, tmp_path / "log").ready()
+    pids = family(ui.process.pid)
+    [victim] = [pid for pid in pids if name in command(pid) and "experiments.guard" not in command(pid)][:1]
+    os.kill(victim, signal.SIGKILL)
+    assert ui.process.wait(PATIENCE_S) == 1
+    assert f"error: {'MLflow' if name == 'mlflow ui' else 'Optuna dashboard'} ended; its last words:" in ui.printed
+    assert "Traceback" not in ui.printed
+    wait_until(lambda: not any(alive(pid) for pid in pids), "the end of every process")

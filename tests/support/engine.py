@@ -70,7 +70,7 @@ def expected_rows(study: Path) -> set[tuple[str, str, int]]:
     for run in (study / "runs").iterdir():
         for line in journal_lines(run):
             if line["kind"] == "epoch":
-                rows |= {(run.name, key, line["epoch"]) for key in line["metrics"]}
+                rows |= {(run.name, key, line["epoch"]) for key in [*line["metrics"], *line.get("system", ())]}
             if line["kind"] == "result":
                 rows |= {(run.name, key, line["best_epoch"]) for key in line["metrics"]}
     return rows

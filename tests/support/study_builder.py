@@ -62,7 +62,7 @@ class StudyBuilder:
         name = " ".join(f"{path}={value}" for path, value in params.items())
         self._ledger.ask(params, name, runs)
         for run, seed in runs:
-            info = {"run": run, "seed": seed, "cell": name, "params": params, "epochs": 2}
+            info = {"run": run, "trial": number, "seed": seed, "cell": name, "params": params, "epochs": 2}
             info["data_fingerprint"] = self.fingerprint
             self.study.run(run).create()
             write_json(self.study.run(run).info_file, info)
@@ -73,21 +73,33 @@ class StudyBuilder:
             write_atomic(self.study.run(run).config_file, dump_yaml({**tree, "seed": seed}))
         return [run for run, _ in runs]
 
-    def done(self, run: str, verdict="none", lpips_tag="measured", tags=None, artifacts=None, **metrics) -> None:
-        """Give a run two epochs and a result; `metrics` are its test metrics, or others with their group."""
+    def done(
+        self,
+        run: str,
+        verdict="none",
+        lpips_tag="measured",
+        tags=None,
+        artifacts=None,
+        epochs=2,
+        gpus=None,
+        parameters=1234,
+        vectors=None,
+        **metrics,
+    ) -> None:
+        """Give a run some epochs and a result; `metrics` are its test metrics, or others with their group."""
         values = {"elbo": -20.0, "reconstruction": 15.0, "kl": 5.0, "ssim": 0.5, "mse": 0.01, "active_units": 3.0}
         values |= metrics
-        with self._attempt(run, lpips_tag, tags) as journal:
-            self._epochs(journal, 2)
+        with self._attempt(run, lpips_tag, tags, gpus) as journal:
+            self._epochs(journal, epochs)
             journal.append(
                 "result",
                 metrics={name if "/" in name else f"test/{name}": float(value) for name, value in values.items()},
-                vectors={},
+                vectors=vectors or {},
                 verdict={"name": verdict, "because": "planted", "numbers": {}},
-                best_epoch=2,
+                best_epoch=min(2, epochs),
                 best_value=-20.0,
-                epochs=2,
-                parameters=1234,
+                epochs=epochs,
+                parameters=parameters,
                 artifacts=artifacts or {},
             )
             journal.append("end", status="done", failure=None, reason=None, traceback=None)
@@ -98,6 +110,12 @@ class StudyBuilder:
             self._epochs(journal, 1)
             journal.append("end", status="failed", failure=failure, reason=reason, traceback="...")
 
+    def pruned(self, run: str, epochs=1) -> None:
+        """Let a run be pruned after some epochs."""
+        with self._attempt(run, "measured") as journal:
+            self._epochs(journal, epochs)
+            journal.append("end", status="pruned", failure=None, reason="pruned", traceback=None)
+
     def running(self, run: str) -> None:
         """Let a worker hold a run that has finished one epoch."""
         enqueue(self.study, QueueEntry(run, 0, 0))
@@ -105,17 +123,17 @@ class StudyBuilder:
         with self._attempt(run, "measured") as journal:
             self._epochs(journal, 1)
 
-    def _attempt(self, run: str, lpips: str, tags=None) -> JournalWriter:
+    def _attempt(self, run: str, lpips: str, tags=None, gpus=None) -> JournalWriter:
         attempt = self.study.run(run).attempt(0)
         attempt.create()
         journal = JournalWriter(attempt.journal_file)
         tags = {"lpips": lpips, **(tags or {})}
-        journal.append("attempt", attempt=0, worker="w1", continues=None, start_step=0, tags=tags)
+        journal.append("attempt", attempt=0, worker="w1", continues=None, start_step=0, tags=tags, gpus=gpus)
         return journal
 
     def _epochs(self, journal: JournalWriter, count: int) -> None:
         for epoch in range(1, count + 1):
-            metrics = {"val/elbo": -30.0 + epoch}
+            metrics = {"val/elbo": -30.0 + epoch, "val/ssim": 0.1 * epoch}
             journal.append("epoch", epoch=epoch, step=epoch, metrics=metrics, vectors={}, seconds=1.5)
 
 

@@ -30,6 +30,19 @@ def test_lines_come_back_as_they_were_appended(path):
     assert before <= lines[0].time_ms <= lines[2].time_ms <= time.time_ns() // 1_000_000
 
 
+def test_every_number_and_every_file_name_comes_back_to_the_bit(path):
+    numbers = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 2.2250738585072014e-308, -0.0, 1234.56789, 2**63 + 1]
+    undecodable = b"caf\xe9".decode(errors="surrogateescape")
+    with JournalWriter(path) as journal:
+        journal.append("epoch", numbers=numbers, name=undecodable, text="\U0001f600")
+        journal.append("end")
+    first, last = read_journal(path)
+
+    assert [repr(number) for number in first.fields["numbers"]] == [repr(number) for number in numbers]
+    assert (first.fields["name"], first.fields["text"]) == (undecodable, "\U0001f600")
+    assert last.kind == "end"
+
+
 def test_a_line_is_the_documented_json(path):
     write_three(path)
     for n, text in enumerate(path.read_text().splitlines()):

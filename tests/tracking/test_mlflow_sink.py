@@ -35,7 +35,7 @@ def test_a_finished_run_is_shown_with_all_that_was_recorded(store, written_run):
     assert report.metrics_sent == 7
     run_id = store.run_id(written_run)
     assert run_id == report.mlflow_run_id
-    assert store.info(run_id) == ("loss.beta=4.0 seed=1", "FINISHED", first.time_ms, last.time_ms, "active")
+    assert store.info(run_id) == ("beta=4.0 seed=1", "FINISHED", first.time_ms, last.time_ms, "active")
     assert store.params(run_id) == {"loss.beta": "4.0", "seed": "1"}
     expected = {
         "mlflow.parentRunId": parent.mlflow_run_id,
@@ -53,12 +53,12 @@ def test_a_finished_run_is_shown_with_all_that_was_recorded(store, written_run):
         "vae_sweep.lpips": "missing",
     }
     assert expected.items() <= store.tags(run_id).items()
-    assert store.files(run_id) == {
+    files = store.files(run_id)
+    assert {name: content for name, content in files.items() if not name.startswith("images/")} == {
         "config.yaml": b"loss: {beta: 4.0}\n",
         "summary.txt": b"content of summary.txt",
         "kl_spectrum.csv": b"content of kl_spectrum.csv",
         "checkpoints/best.pt": b"content of best.pt",
-        "figures/reconstructions_003.png": b"png" * 3,
     }
 
 
@@ -391,3 +391,80 @@ def test_a_store_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
     sink = MlflowSink(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlartifacts", "beta", "?")
     assert "killed here" in sink.ensure_parent({}).problem
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_says_which_data_it_saw_and_what_came_of_it(store, written_run):
+    data = {
+        "name": "layouts",
+        "source_type": "local",
+        "source": {"uri": "/data/layouts"},
+        "profile": {"num_rows": 600},
+        "schema": {"mlflow_tensorspec": {"features": "[]", "targets": None}},
+    }
+    written_run.info |= {"data_fingerprint": "8022065dd26af961", "data": data}
+    written_run.open(0)
+    written_run.finish(2)
+    for _ in range(2):
+        forward(open_sink(store), written_run, "FINISHED")
+    run_id = store.run_id(written_run)
+    assert store.tags(run_id)["mlflow.note.content"] == "partial: 2 of 32 units are active"
+    query = "SELECT name, digest, dataset_source_type, dataset_source, dataset_profile FROM datasets"
+    [(name, digest, kind, source, profile)] = store.rows(query)
+    assert (name, digest, kind) == ("layouts", "8022065dd26af961", "local")
+    assert json.loads(source) == {"uri": "/data/layouts"}
+    assert json.loads(profile) == {"num_rows": 600}
+    assert store.rows("SELECT destination_id FROM inputs WHERE source_type = 'DATASET'") == [(run_id,)]
+    assert store.rows("SELECT name, value FROM input_tags") == [("mlflow.data.context", "training")]
+
+
+def test_the_place_of_an_earlier_attempt_is_not_that_of_a_later_one(store, written_run):
+    line = written_run.open(0, job="7_0", host="n1", device="cuda:0", machine={"device_name": "NVIDIA H100"})
+    forward(open_sink(store), written_run)
+    tags = store.tags(store.run_id(written_run))
+    assert (tags["vae_sweep.slurm_job"], tags["vae_sweep.device_name"]) == ("7_0", "NVIDIA H100")
+    written_run.open(1, continues=(0, line.n), host="laptop", device="cpu")
+    forward(open_sink(store), written_run)
+    tags = store.tags(store.run_id(written_run))
+    assert (tags["vae_sweep.host"], tags["vae_sweep.device"]) == ("laptop", "cpu")
+    assert not {"vae_sweep.slurm_job", "vae_sweep.node", "vae_sweep.device_name"} & tags.keys()
+
+
+def test_the_sweeps_page_shows_its_table_where_that_is_not_too_long(store):
+    sink = open_sink(store)
+    parent = sink.ensure_parent({"user": "ada"}).mlflow_run_id
+    assert store.tags(parent)["mlflow.note.content"].startswith("How does")
+    assert store.tags(parent)["mlflow.user"] == "ada"
+    assert sink.log_parent({}, {}, "| cell | ELBO |").problem is None
+    assert store.tags(parent)["mlflow.note.content"] == "| cell | ELBO |"
+    assert sink.log_parent({}, {}, "x" * 10_000).problem is None
+    assert open_sink(store).ensure_parent({}).problem is None
+    assert store.tags(parent)["mlflow.note.content"] == "| cell | ELBO |"
+    kind = store.rows("SELECT value FROM experiment_tags WHERE key = 'mlflow.experimentKind'")
+    assert kind == [("custom_model_development",)]
+
+
+def test_where_every_attempt_ran_is_shown_beside_the_run(store, written_run):
+    written_run.open(0, provenance="artifacts/provenance.json")
+    (written_run.attempt.artifacts / "provenance.json").write_text("first machine")
+    line = written_run.saved_epoch(1)
+    written_run.open(1, continues=(0, line.n), provenance="artifacts/provenance.json")
+    (written_run.attempt.artifacts / "provenance.json").write_text("other machine")
+    written_run.end()
+    forward(open_sink(store), written_run, "FINISHED")
+    files = store.files(store.run_id(written_run))
+    assert files["provenance/attempt_0.json"] == b"first machine"
+    assert files["provenance/attempt_1.json"] == b"other machine"
+
+
+@pytest.mark.parametrize("garbled", ["json.JSONDecodeError", "google.protobuf.json_format.ParseError"])
+def test_what_no_server_would_answer_is_a_warning_too(store, written_run, monkeypatch, garbled):
+    import importlib
+
+    module, _, name = garbled.rpartition(".")
+    error = getattr(importlib.import_module(module), name)
+
+    def answer(*arguments, **fields):
+        raise error("a login page", "", 0) if "JSON" in garbled else error("a login page")
+
+    monkeypatch.setattr("mlflow.MlflowClient.get_experiment_by_name", answer)
+    assert "a login page" in open_sink(store).ensure_parent({}).problem

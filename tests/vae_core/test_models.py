@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,8 @@ from vae_core.losses import kl_per_dimension, negative_log_likelihood, objective
 from vae_core.models.blocks import BLOCKS
 from vae_core.models.initialise import initialise
 from vae_core.models.parts import CBAM
-from vae_core.models.vae import build_model, check_on_meta, on_meta, summary
+from vae_core.models.summary import summary
+from vae_core.models.vae import build_model, check_on_meta, on_meta
 
 SMALL = {"encoder_widths": (4, 8, 8), "decoder_widths": (8, 8, 4), "norm_groups": 4, "latent_dim": 5}
 
@@ -247,14 +250,18 @@ class _Demanding(nn.Module):
         raise ValueError("only even widths")
 
 
-def test_the_summary_names_layers_with_their_parameters():
-    model = small_model()
-    text = summary(model)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    lines = text.splitlines()
-    assert lines[-1].split() == ["total", f"{total:,}"]
-    assert sum(int(line.split()[-1].replace(",", "")) for line in lines[:-1]) == total
-    assert any(line.startswith("encoder.stem.0 ") and "Conv2d(1, 4, kernel_size=(7, 7)" in line for line in lines)
+def test_the_summary_names_layers_with_what_they_give_and_their_parameters():
+    config = RunConfig.model_validate({"model": {"latent_dim": 5, "encoder_widths": [8], "decoder_widths": [8, 4]}})
+    before = torch.get_rng_state()
+    first, _, header, *rows = summary(config.model, 3, 0, (32, 64)).splitlines()
+    assert torch.equal(before, torch.get_rng_state())
+    total = sum(parameter.numel() for parameter in on_meta(config.model, 3).parameters())
+    assert first == "input (1, 3, 32, 64), float32 in [0, 1]"
+    assert header.split() == ["layer", "type", "output", "parameters"]
+    assert rows[-1].split() == ["total", f"{total:,}"]
+    assert sum(int(row.split()[-1].replace(",", "")) for row in rows[:-1]) == total
+    assert re.search(r"^to_mu +Linear\(.*\(1, 5\) ", "\n".join(rows), re.MULTILINE)
+    assert re.search(r"^decoder.head .*\(1, 3, 32, 64\) ", "\n".join(rows), re.MULTILINE)
 
 
 def test_attention_is_part_of_the_default_model():

@@ -1,7 +1,7 @@
-"""How a model is built, tried without memory, and described."""
+"""How a model is built, and tried without memory."""
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -121,25 +121,3 @@ def _try_discriminator(config: ModelConfig, channels: int, size: tuple[int, int]
             f"model.discriminator_widths: {list(config.discriminator_widths)} halves images padded to {size[0]} x "
             f"{size[1]} px too often: {error}"
         ) from error
-
-
-class _Sized(Protocol):
-    def numel(self) -> int: ...
-
-
-def summary(model: nn.Module) -> str:
-    """Return a text table of the layers: name, type with its settings, parameters; and their sum."""
-    rows = []
-    for name, module in model.named_modules():
-        parameters = list(module.parameters(recurse=False))
-        if parameters or not list(module.children()):
-            rows.append((name, repr(module), _count(parameters)))
-    name_width = max(len(name) for name, _, _ in rows)
-    layer_width = max(len(layer) for _, layer, _ in rows)
-    lines = [f"{name:<{name_width}}  {layer:<{layer_width}}  {count:>12,}" for name, layer, count in rows]
-    total = _count(model.parameters())
-    return "\n".join([*lines, f"{'total':<{name_width}}  {'':<{layer_width}}  {total:>12,}"]) + "\n"
-
-
-def _count(parameters: Iterable[_Sized]) -> int:
-    return sum(parameter.numel() for parameter in parameters)

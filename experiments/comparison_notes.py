@@ -1,0 +1,88 @@
+"""What a table says about how its cells were compared."""
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.block_model import BlockFit
+from experiments.pair_tests import Column, Indices, PairTests
+
+if TYPE_CHECKING:
+    from experiments.comparison import Comparison
+
+_UNEQUAL = 0.05
+_BLOCKS = "randomised blocks (cell + seed), Dunnett against the baseline, each variance at least the pooled one"
+_PAIRED = "paired t on common seeds"
+
+
+def method(tests: PairTests) -> str:
+    """Return the caption's phrase for what was done."""
+    if not np.any(tests.tested):
+        return "not tested"
+    if np.any(tests.tested & tests.blocked):
+        return _BLOCKS
+    return _PAIRED if np.sum(tests.seeds >= 2) == 1 else f"{_PAIRED}, Bonferroni"
+
+
+def notes(
+    column: Column,
+    baseline: str,
+    by_cell: Mapping[str, "Comparison"],
+    fit: BlockFit,
+    cell_of: Indices,
+) -> tuple[str, ...]:
+    """Return what a reader has to know beside the method."""
+    return (*_missing(column, baseline, by_cell), *_untested(by_cell), *_spread(column, fit, cell_of), *_flips(by_cell))
+
+
+def left_out(values: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Return a note for every cell with values that are not finite, which count as missing."""
+    counts = {cell: sum(not isfinite(value) for value in own.values()) for cell, own in values.items()}
+    return [f"{count} value(s) of {cell} are not finite and left out" for cell, count in counts.items() if count]
+
+
+def _missing(column: Column, baseline: str, by_cell: Mapping[str, "Comparison"]) -> list[str]:
+    seeds = dict(zip(column.cells, column.present.sum(axis=1).tolist(), strict=True))
+    found = []
+    for cell in column.cells:
+        if cell == baseline:
+            continue
+        if cell not in by_cell:
+            found.append(f"{cell} shares no seed with {baseline}: not compared")
+        elif by_cell[cell].p is not None and by_cell[cell].n < max(seeds[cell], seeds[baseline]):
+            found.append(f"{cell} is compared on the {by_cell[cell].n} seeds that it shares with {baseline}")
+    return found
+
+
+def _untested(by_cell: Mapping[str, "Comparison"]) -> list[str]:
+    least = 3 if any(found.n >= 3 and found.p is not None for found in by_cell.values()) else 2
+    few = [cell for cell, found in by_cell.items() if found.n < least]
+    constant = [cell for cell, found in by_cell.items() if found.n >= least and found.p is None]
+    found = []
+    if few:
+        found.append(
+            f"not tested with {'one common seed' if least == 2 else 'one or two common seeds'}: {', '.join(few)}"
+        )
+    if constant:
+        found.append(f"not tested, the same on every seed: {', '.join(constant)}")
+    return found
+
+
+def _spread(column: Column, fit: BlockFit, cell_of: Indices) -> list[str]:
+    """Say where Levene's test (median-centred, Brown & Forsythe 1974) of the residuals finds unequal spread."""
+    groups = [group for k in range(len(column.cells)) if len(group := fit.residuals[0, cell_of == k]) > 2]
+    if len(groups) < 3 or np.sqrt(fit.pooled[0]) <= column.no_spread:
+        return []
+    from scipy.stats import levene
+
+    p = float(levene(*groups, center="median").pvalue)
+    return [f"the spread over seeds differs between cells (Levene p = {p:.2g})"] if p <= _UNEQUAL else []
+
+
+def _flips(by_cell: Mapping[str, "Comparison"]) -> list[str]:
+    most = max((found.n for found in by_cell.values() if found.p is not None), default=0)
+    if most < 2 or 2 / 2**most <= _UNEQUAL:
+        return []
+    return [f"exact sign-flip tests cannot be significant with {most} seeds (smallest p {2 / 2**most:.4g})"]

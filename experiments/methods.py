@@ -1,0 +1,66 @@
+"""What stands below a table beside its caption: how cells were compared, and what the runs took."""
+
+import math
+from collections.abc import Sequence
+
+from experiments.columns import Column
+from experiments.contrasts import MOST_CELLS, Contrasts
+from experiments.results import CellResult, StudyResults
+from experiments.wording import spent
+
+
+def methods(
+    results: StudyResults, columns: Sequence[Column], tests: Contrasts, baseline: CellResult | None
+) -> list[str]:
+    """Return how cells were compared, with which corrections, and what limits that."""
+    if len(results.measured) < 2:
+        return []
+    if len(results.cells) > MOST_CELLS:
+        return [f"No tests: {len(results.cells)} cells are a search, not an ablation (more than {MOST_CELLS})."]
+    lines = [_no_baseline(results, baseline)] if not tests.families else []
+    if tests.families and baseline is not None:
+        lines.append(
+            f"Differences are to the baseline, {tests.names[baseline.trial]}, over common seeds; those with * hold at "
+            "0.05, corrected for all cells of their column."
+        )
+    titles = {column.key: column.title for column in columns}
+    said: dict[str, list[str]] = {}
+    for key, family in tests.families.items():
+        for sentence in (family.method, *family.notes):
+            said.setdefault(sentence, []).append(titles[key])
+    for sentence, shown in said.items():
+        of_all = len(shown) == len(tests.families)
+        words = f"{sentence[0].upper()}{sentence[1:]}" if of_all else f"{', '.join(shown)}: {sentence}"
+        lines.append(words if words.endswith(".") else f"{words}.")
+    if any(tests.best.values()):
+        lines.append(
+            "Bold: cells that no other cell of the column is shown to beat (0.05, all pairs), where they are at most "
+            "half of the cells."
+        )
+    return lines
+
+
+def costs(results: StudyResults) -> list[str]:
+    """Return what all runs took together, unfinished ones included."""
+    runs = list({run.run: run for run in results.runs}.values())
+    seconds = math.fsum(run.seconds for run in runs)
+    if not seconds:
+        return []
+    lost = math.fsum(run.seconds for run in runs if run.state in ("failed", "pruned"))
+    part = f", {spent(lost)} of it in failed and pruned ones" if lost else ""
+    gpu = math.fsum(run.gpu_hours for run in runs)
+    on_gpus = f"; {gpu:.3g} GPU-hours, lost attempts included" if gpu else ""
+    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
+    return [f"Cost: {spent(seconds)} of training in {count}{part}{on_gpus}. Time is that of finished epochs."]
+
+
+def _no_baseline(results: StudyResults, baseline: CellResult | None) -> str:
+    """Return why nothing is compared with a baseline, and what helps."""
+    marked = [cell.cell for cell in results.cells if cell.is_baseline]
+    if baseline is not None:
+        if not baseline.done:
+            return f"No comparisons yet: the baseline, {baseline.cell}, has no finished run."
+        return "No comparisons with the baseline: no column's numbers are comparable between cells."
+    if len(marked) > 1:
+        return f"No comparisons: the sweep's baseline is {len(marked)} cells; choose one with --baseline CELL."
+    return "No comparisons: this sweep has no baseline; name one with --baseline CELL, or `baseline:` in the sweep."

@@ -1,0 +1,203 @@
+"""`vae-sweep sync`: everything once, from folders alone, into the root's own store or another one."""
+
+import io
+import shutil
+import sqlite3
+import subprocess
+import sys
+import warnings
+from contextlib import closing
+
+import pytest
+from rich.console import Console
+from support.engine import expected_rows, mlflow_rows, mlflow_runs
+from support.study_builder import StudyBuilder
+
+from experiments.asking import stop
+from experiments.failures import OperationError
+from experiments.study import coordinator_lock
+from experiments.submitting import keep_launcher
+from experiments.sweep_file import LauncherConfig
+from experiments.sync import sync
+from tracking.files import write_json
+from tracking.heartbeat import process_identity
+from tracking.mlflow_store import connect
+from tracking.queue import QueueEntry, claim, enqueue
+from tracking.run_directory import StudyDirectory
+from vae_core.errors import UserError
+
+AXIS = {"loss.beta": [0.1, 100.0]}
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr("experiments.sync.write_report", lambda _: None)
+
+
+@pytest.fixture
+def console():
+    return Console(width=200, record=True, file=io.StringIO())
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A migrated store; making one takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        connect(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def copied_stores(empty_store, monkeypatch):
+    """Give whoever makes a store a copy of that one."""
+
+    def copy(path):
+        path.parent.mkdir(exist_ok=True)
+        shutil.copyfile(empty_store, path)
+
+    monkeypatch.setattr("tracking.mlflow_store._create_database", copy)
+
+
+def study_of(root, name="beta"):
+    builder = StudyBuilder(root / name, AXIS)
+    provenance = {"packages": {"torch": "2.15.0"}, "commit": "abc", "dirty": False, "command": "vae-sweep run"}
+    write_json(builder.study.provenance_file, provenance)
+    return builder
+
+
+@pytest.fixture
+def root(tmp_path):
+    builder = study_of(tmp_path / "runs")
+    for beta in AXIS["loss.beta"]:
+        for run in builder.cell(loss__beta=beta):
+            builder.done(run)
+    return tmp_path / "runs"
+
+
+def parents(database):
+    query = """
+        SELECT runs.name, runs.status FROM runs JOIN tags
+        ON tags.run_uuid = runs.run_uuid AND tags.key = 'vae_sweep.kind' AND tags.value = 'sweep'
+    """
+    with closing(sqlite3.connect(database)) as connection:
+        return sorted(connection.execute(query).fetchall())
+
+
+def rows_that_stand_twice(database):
+    query = "SELECT run_uuid, key, step FROM metrics GROUP BY run_uuid, key, step HAVING count(*) > 1"
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_every_study_of_the_root_is_sent_once_however_often_it_is_asked_for(root, console):
+    other = study_of(root, "other")
+    for run in other.cell(loss__beta=7.0):
+        other.done(run)
+    for _ in range(2):
+        sync(root, [], None, console)
+        names = [f"beta={beta} seed={seed}" for beta in ("0.1", "100.0", "7.0") for seed in (0, 1)]
+        assert sorted(mlflow_runs(root)) == sorted((name, "FINISHED") for name in names)
+        assert parents(root / "mlflow.db") == [("beta", "FINISHED"), ("other", "FINISHED")]
+        assert rows_that_stand_twice(root / "mlflow.db") == []
+        assert {row[1:] for row in mlflow_rows(root)} == {row[1:] for row in expected_rows(root / "beta")}
+    first, second = console.export_text().split("MLflow: ")[:2]
+    assert "beta: 4 runs; 56 metric rows and " in first
+    assert "other: 2 runs; 28 metric rows and " in first
+    assert second.count("nothing was missing") == 2
+    assert f"sqlite:///{root}/mlflow.db" in second
+
+
+def test_the_named_studies_alone_go_into_another_store(root, console, tmp_path):
+    study_of(root, "other")
+    (tmp_path / "elsewhere").mkdir()
+    sync(root, ["beta"], f"sqlite:///{tmp_path}/elsewhere/mlflow.db", console)
+    assert parents(tmp_path / "elsewhere" / "mlflow.db") == [("beta", "FINISHED")]
+    assert not (root / "mlflow.db").exists()
+
+
+def test_beside_a_coordinator_only_another_store_is_written(root, console, tmp_path):
+    with coordinator_lock(StudyDirectory(root / "beta")):
+        with pytest.raises(UserError, match="another coordinator is running this study"):
+            sync(root, ["beta"], None, console)
+        sync(root, ["beta"], f"sqlite:///{tmp_path}/other.db", console)
+    assert parents(tmp_path / "other.db") == [("beta", "RUNNING")]
+    sync(root, ["beta"], f"sqlite:///{tmp_path}/other.db", console)
+    assert parents(tmp_path / "other.db") == [("beta", "FINISHED")]
+
+
+def test_a_server_that_does_not_answer_is_said_with_what_to_do(root, console):
+    with pytest.raises(
+        OperationError, match=r"MLflow at http://127.0.0.1:9: .*; what has arrived stays, and .*sync beta"
+    ):
+        sync(root, ["beta"], "http://127.0.0.1:9", console)
+
+
+def test_an_address_in_the_environment_is_where_everything_goes(root, console, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_SWEEP_MLFLOW_URI", f"sqlite:///{tmp_path}/team.db")
+    sync(root, [], None, console)
+    assert parents(tmp_path / "team.db") == [("beta", "FINISHED")]
+    assert not (root / "mlflow.db").exists()
+
+
+def test_a_root_without_studies_and_a_misspelt_study_are_mistakes(root, console, tmp_path):
+    with pytest.raises(UserError, match="holds no study yet"):
+        sync(tmp_path, [], None, console)
+    with pytest.raises(UserError, match="did you mean beta"):
+        sync(root, ["bate"], None, console)
+
+
+@pytest.fixture
+def half_done(tmp_path):
+    """A study whose first run is done, and whose second one somebody has begun."""
+    builder = study_of(tmp_path / "runs")
+    done, begun = builder.cell(loss__beta=0.1)
+    builder.done(done)
+    builder.failed(begun)  # gives it a journal with an epoch
+    journal = builder.study.run(begun).attempt(0).journal_file
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
+    keep_launcher(builder.study, LauncherConfig())
+    return builder.study, begun
+
+
+def held_by(study, run, owner):
+    enqueue(study, QueueEntry(run, 0, 0))
+    claim(study, "w1", owner)
+
+
+def test_runs_that_died_with_their_coordinator_are_closed(half_done, console):
+    study, begun = half_done
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    held_by(study, begun, process_identity() | {"pid": dead.pid, "start_time": "0/0"})
+    sync(study.path.parent, [], None, console)
+    assert mlflow_runs(study.path.parent) == [("beta=0.1 seed=0", "FINISHED"), ("beta=0.1 seed=1", "KILLED")]
+    assert parents(study.path.parent / "mlflow.db") == [("beta", "KILLED")]
+
+
+def test_a_run_that_a_living_worker_holds_stays_open(half_done, console):
+    study, begun = half_done
+    held_by(study, begun, process_identity())
+    sync(study.path.parent, [], None, console)
+    assert mlflow_runs(study.path.parent) == [("beta=0.1 seed=0", "FINISHED"), ("beta=0.1 seed=1", "RUNNING")]
+    assert parents(study.path.parent / "mlflow.db") == [("beta", "RUNNING")]
+
+
+def test_a_stop_without_a_coordinator_closes_what_mlflow_shows_as_running(half_done, console):
+    study, begun = half_done
+    held_by(study, begun, process_identity())
+    sync(study.path.parent, [], None, console)
+    for path in study.claimed.iterdir():
+        path.unlink()  # its worker was stopped
+    stop(study.path.parent, "beta", console)
+    assert mlflow_runs(study.path.parent) == [("beta=0.1 seed=0", "FINISHED"), ("beta=0.1 seed=1", "KILLED")]
+    assert "Stopped." in console.export_text()
+
+
+def test_a_stop_without_a_coordinator_does_not_need_mlflow(half_done, console, monkeypatch):
+    study, _ = half_done
+    monkeypatch.setenv("VAE_SWEEP_MLFLOW_URI", "http://127.0.0.1:9")
+    stop(study.path.parent, "beta", console)
+    assert "MLflow at http://127.0.0.1:9" in console.export_text(clear=False)
+    assert "Stopped." in console.export_text()
