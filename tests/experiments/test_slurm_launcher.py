@@ -308,7 +308,7 @@ def test_a_refused_submission_is_tried_again_after_a_pause(launcher, slurm):
         found.ensure(1)
     assert len(slurm.asked("sbatch")) == 1
     assert re.search(
-        r"sbatch: error: Socket timed out; the script is in .*; the next attempt is in 5 s$", found.words()
+        r"sbatch: Socket timed out; the script is in .*; the next attempt is in 5 s$", found.words()
     )
 
 
