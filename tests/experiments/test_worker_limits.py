@@ -112,6 +112,16 @@ def test_what_an_earlier_execution_left_is_renewed_before_anything_else(queue_ru
     assert left == {"slurm-7_1-1.old.json", "slurm-7_1-0.newer.json"}
 
 
+def test_a_job_released_after_its_run_was_given_to_another_leaves_that_alone(queue_runs):
+    study = queue_runs(runs=1)
+    requeue(study, claim(study, "slurm-7-0.old", process_identity()))  # its job is held for longer than the run waits
+    presence_file(study, "slurm-7-0.old").with_suffix(".requeued").touch()
+    other = claim(study, "slurm-8-0.a", process_identity())
+    work(study, "slurm-7-0.new")
+    assert ended(study) == []
+    assert [(held.worker, held.entry.attempt) for held in claims(study)] == [("slurm-8-0.a", other.entry.attempt)]
+
+
 def test_a_worker_without_a_place_renews_nothing(queue_runs):
     study = queue_runs(runs=2)
     claim(study, "local-1-1", process_identity())
