@@ -23,6 +23,7 @@ from experiments.launchers import InlineLauncher, Launcher, LocalLauncher, usabl
 from experiments.ledger import Ledger, read_trials
 from experiments.optuna_view import OptunaView, open_storage
 from experiments.publish import publish_parent, write_report
+from experiments.slurm_names import keep_job_name
 from experiments.stores import Stores
 from experiments.study import coordinator_lock, open_study, study_folder
 from experiments.submitting import (
@@ -218,7 +219,10 @@ def _make_ready(study: StudyDirectory, sweep: Sweep, console: Console) -> None:
     study.stop_file.unlink(missing_ok=True)
     discard_stops(study)
     keep_launcher(study, sweep.file.launcher)
-    if sweep.file.launcher.kind == "slurm" and (remark := keep_code(study)):
+    if sweep.file.launcher.kind != "slurm":
+        return
+    keep_job_name(study)
+    if remark := keep_code(study):
         console.print(remark, style="yellow", markup=False, soft_wrap=True)
 
 

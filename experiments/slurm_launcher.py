@@ -1,6 +1,5 @@
 """Workers in SLURM jobs: submits as many as there is work for, and knows from the scheduler which are alive."""
 
-import hashlib
 import math
 import time
 from collections import Counter
@@ -10,6 +9,7 @@ from pathlib import Path
 from experiments.launchers import LauncherError
 from experiments.leases import JobState
 from experiments.slurm_logs import submitted_jobs
+from experiments.slurm_names import job_name
 from experiments.slurm_pauses import FruitlessJobs, Pause
 from experiments.sweep_file import LauncherConfig
 from slurm.errors import SlurmError
@@ -24,12 +24,6 @@ _LONGEST_PACE_S = 1.0
 _MAX_REFUSALS = 6  # over about two minutes
 _NEVER = float("-inf")
 _HELD_BY_USER = "JobHeldUser"
-
-
-def job_name(study: StudyDirectory) -> str:
-    """Return the name of a study's jobs, by which the scheduler is asked for them."""
-    place = hashlib.sha256(str(study.path.absolute()).encode()).hexdigest()[:6]
-    return f"vae-sweep-{study.path.name}-{place}"
 
 
 def worker_submission(

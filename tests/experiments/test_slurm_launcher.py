@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import time
 from functools import partial
 from itertools import pairwise
@@ -12,7 +13,8 @@ import pytest
 from support.fake_slurm import FakeSlurm, option
 
 from experiments.launchers import LauncherError
-from experiments.slurm_launcher import SlurmLauncher, job_name, worker_submission
+from experiments.slurm_launcher import SlurmLauncher, worker_submission
+from experiments.slurm_names import job_name, keep_job_name
 from experiments.sweep_file import LauncherConfig
 from slurm.commands import ask
 from slurm.host import outcome_file
@@ -139,6 +141,23 @@ def test_studies_of_one_name_in_two_places_do_not_see_each_others_jobs(study, tm
     launcher().ensure(1)
     assert f"--name {job_name(study)} " in slurm.asked("squeue")[0]
     assert slurm.options("job-name") == [job_name(study)]
+
+
+def test_a_study_has_one_name_for_its_jobs_however_its_path_is_spelled(study, tmp_path):
+    (tmp_path / "link").symlink_to(study.path.parent)
+    spellings = [study.path, study.path.parent / ".." / "runs" / "tiny", tmp_path / "link" / "tiny"]
+    before = job_name(study)
+    keep_job_name(study)
+    for path in spellings:
+        assert job_name(StudyDirectory(path)) == before
+        keep_job_name(StudyDirectory(path))
+    assert job_name(study) == before
+    shutil.copytree(study.path, tmp_path / "copy" / "tiny")
+    copied = StudyDirectory(tmp_path / "copy" / "tiny")
+    own = job_name(copied)
+    assert own != before  # what is done with a copy must not meet the jobs of its original
+    keep_job_name(copied)
+    assert job_name(copied) == own
 
 
 def test_jobs_of_an_earlier_coordinator_count(launcher, slurm):
