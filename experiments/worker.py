@@ -97,6 +97,9 @@ class Worker:
                 path.unlink(missing_ok=True)
 
     def _train(self, claimed: Claim) -> Generator[None, None, None]:
+        if read_history(self._study.run(claimed.entry.run)).status == "done":  # by a worker that had been given up
+            finish(self._study, claimed)
+            return
         from experiments.training import Attempt  # the slow imports; signals are handled by now
 
         self._attempt = Attempt(self._study, claimed, self._place)

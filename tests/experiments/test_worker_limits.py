@@ -12,8 +12,10 @@ from support.engine import journal_lines
 from support.planned import planned
 
 from experiments import worker as worker_module
+from experiments.history import read_history
 from experiments.place import Place
 from experiments.sweep import load_sweep
+from experiments.training import Attempt
 from experiments.worker import Worker, presence_file
 from slurm.host import NOT_AGAIN
 from tracking.heartbeat import process_identity
@@ -157,6 +159,26 @@ def test_a_claim_that_was_renewed_by_another_is_not_finished(queue_runs):
     work(study, when=lambda number: number == 1 and renew(study, claims(study)[0], "other", process_identity()))
     assert [(held.worker, held.entry.attempt) for held in claims(study)] == [("other", 1)]
     assert ended(study) == []
+
+
+def test_a_run_that_a_worker_finished_after_it_was_given_up_is_not_trained_again(queue_runs, monkeypatch):
+    study = queue_runs(runs=2)
+    late, other = queued(study)
+    conclude = Attempt._conclude
+
+    def given_up_meanwhile(attempt, trainer, journal):
+        [held] = claims(study)
+        assert requeue(study, held)
+        conclude(attempt, trainer, journal)
+
+    monkeypatch.setattr(Attempt, "_conclude", given_up_meanwhile)
+    work(study, "slurm-1-0.a", max_runs=1)
+    monkeypatch.setattr(Attempt, "_conclude", conclude)
+    assert [(entry.run, entry.attempt) for entry in queued(study)] == [(late.run, 1), (other.run, 0)]
+    work(study, "slurm-2-0.b")
+    assert study.run(late.run).attempts() == [0]
+    assert read_history(study.run(late.run)).result is not None
+    assert ended(study) == [(0, 1), (1, 0)]
 
 
 def test_a_run_that_is_pruned_ends_and_its_worker_goes_on(queue_runs, look_at_once):
