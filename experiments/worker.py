@@ -32,6 +32,8 @@ _LOOK_S = 1.0  # between two looks at what is asked of a worker in the middle of
 class Worker:
     """Trains what the queue holds until it has been empty for `idle_timeout_s` or it is to leave.
 
+    In a job it stays as long as another worker of the job has a run.
+
     Args:
         study: the study's folder.
         name: a name that no other worker, living or dead, has. What stands before its last `.` names the place: of the
@@ -70,14 +72,26 @@ class Worker:
         """Claim and train until there is nothing left to do, pausing after every event of the trainer."""
         own = self._own_claims()
         idle_since = time.monotonic()
-        while not self._is_to_leave() and time.monotonic() - idle_since < self._idle_timeout_s:
-            claimed = next(own, None) or claim(self._study, self._name, self._owner)
-            if claimed is None:
+        while not self._is_to_leave():
+            if claimed := next(own, None) or claim(self._study, self._name, self._owner):
+                yield from self._train(claimed)
+            elif time.monotonic() - idle_since < self._idle_timeout_s:
                 time.sleep(_POLL_S)
                 yield
                 continue
-            yield from self._train(claimed)
+            elif not self._others_hold_the_job():
+                return
             idle_since = time.monotonic()
+
+    def _others_hold_the_job(self) -> bool:
+        """Return whether another worker of the same job has a run: while the job lasts, nobody takes this one's place.
+
+        A claim counts only with the presence of its worker, which the job's host takes away from one that is lost.
+        """
+        if self._place.job is None:
+            return False
+        held = [one for one in claims(self._study) if one.owner and one.owner.get("job") == self._place.job]
+        return any(presence_file(self._study, one.worker).exists() for one in held)
 
     def _own_claims(self) -> Iterator[Claim]:
         """Renew what an earlier execution of the same job left, each as the run's next attempt.

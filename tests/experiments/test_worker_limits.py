@@ -161,6 +161,30 @@ def test_a_claim_that_was_renewed_by_another_is_not_finished(queue_runs):
     assert ended(study) == []
 
 
+def test_in_a_job_one_without_work_stays_as_long_as_another_has_a_run(queue_runs):
+    study = queue_runs(runs=2)
+    claim(study, "slurm-6-0.a", process_identity() | {"job": "6"})  # of another job
+    held = claim(study, "slurm-7-0.a", process_identity() | {"job": "7"})
+    presence = presence_file(study, held.worker)
+    presence.touch()
+    idle = Worker(study, "slurm-7-1.b", 0.2, Place(job="7"))
+    began = time.monotonic()
+    work = idle.work()
+    while time.monotonic() - began < 1.0:  # five times as long as it would wait for work alone
+        next(work)
+    requeue(study, held)
+    for _ in work:
+        pass
+    assert ended(study) == [(1, 1)]
+
+
+def test_the_run_of_one_that_is_lost_keeps_nobody_in_the_job(queue_runs):
+    study = queue_runs(runs=1)
+    held = claim(study, "slurm-7-0.a", process_identity() | {"job": "7"})  # its host took its presence away
+    work(study, "slurm-7-1.b", Place(job="7"))
+    assert claims(study) == [held]
+
+
 def test_a_run_that_a_worker_finished_after_it_was_given_up_is_not_trained_again(queue_runs, monkeypatch):
     study = queue_runs(runs=2)
     late, other = queued(study)
