@@ -1,4 +1,4 @@
-"""The exception for trouble that is neither the user's mistake nor a run's own failure."""
+"""The exceptions for trouble that is neither the user's mistake nor a run's own failure."""
 
 
 class OperationError(Exception):
@@ -6,3 +6,7 @@ class OperationError(Exception):
 
     The command line prints it without a traceback and exits with code 1.
     """
+
+
+class DeviceBrokenError(OperationError):
+    """The accelerator has failed this process, which cannot use it any more; a new process may."""

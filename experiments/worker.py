@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from experiments.failures import DeviceBrokenError
 from experiments.history import read_history
 from experiments.place import Place
 from slurm.host import NOT_AGAIN
@@ -21,6 +23,7 @@ from tracking.files import write_json
 from tracking.heartbeat import process_identity
 from tracking.queue import Claim, claim, claims, finish, renew
 from tracking.run_directory import StudyDirectory
+from vae_core.yaml_io import load_yaml
 
 if TYPE_CHECKING:
     from experiments.training import Attempt
@@ -69,7 +72,14 @@ class Worker:
             self._attempt.request_stop()
 
     def work(self) -> Iterator[None]:
-        """Claim and train until there is nothing left to do, pausing after every event of the trainer."""
+        """Claim and train until there is nothing left to do, pausing after every event of the trainer.
+
+        Raises:
+            DeviceMissingError: a GPU was promised and there is none; found out before a run is claimed.
+            DeviceBrokenError: the GPU failed; this process cannot use it any more.
+        """
+        if self._place.gpus:
+            self._check_gpu()
         own = self._own_claims()
         idle_since = time.monotonic()
         while not self._is_to_leave():
@@ -82,6 +92,11 @@ class Worker:
             elif not self._others_hold_the_job():
                 return
             idle_since = time.monotonic()
+
+    def _check_gpu(self) -> None:
+        from experiments.training import refuse_missing_gpu
+
+        refuse_missing_gpu(self._place, load_yaml(self._study.sweep_file)["config"]["train"]["device"])
 
     def _others_hold_the_job(self) -> bool:
         """Return whether another worker of the same job has a run: while the job lasts, nobody takes this one's place.
@@ -196,6 +211,9 @@ def _work(worker: Worker) -> None:
             pass
     except DeviceMissingError as error:
         sys.stderr.write(f"{error}\n")
+        sys.exit(NOT_AGAIN)
+    except DeviceBrokenError as error:
+        traceback.print_exception(error)  # where it happened; the journal has the reason alone
         sys.exit(NOT_AGAIN)
 
 
