@@ -15,6 +15,7 @@ from typing import Any
 from experiments.ledger import TrialRecord
 from experiments.sweep import Sweep, resolved_text, stored_sweep
 from slurm.redaction import redacted
+from slurm.snapshot import source_root
 from tracking.files import read_json, write_atomic, write_json
 from tracking.provenance import collect
 from tracking.run_directory import RunDirectory, StudyDirectory
@@ -41,7 +42,7 @@ def open_study(study: StudyDirectory, sweep: Sweep, dataset: Dataset) -> None:
         _check_same(sweep, stored_sweep(study.sweep_file), read_json(data_file), dataset)
     else:
         write_json(data_file, {"fingerprint": dataset.fingerprint, **dataset.describe()})
-        write_json(study.provenance_file, _without_secrets(collect(Path(__file__).parent)))
+        write_json(study.provenance_file, _without_secrets(collect(source_root())))
     write_atomic(study.sweep_file, resolved_text(sweep))
 
 
