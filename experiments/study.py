@@ -28,6 +28,10 @@ _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.1
 _FIXED_KEYS = ("sampler", "sampler_seed", "objective")
 
 
+class StudyBusyError(UserError):
+    """Another coordinator holds the study's lock."""
+
+
 def open_study(study: StudyDirectory, sweep: Sweep, dataset: Dataset) -> None:
     """Write the sweep's study, or check that the one found is the same experiment; the caller holds its lock.
 
@@ -92,7 +96,7 @@ def coordinator_lock(study: StudyDirectory) -> Iterator[None]:
     """Hold the study's lock; the kernel releases it however this process ends.
 
     Raises:
-        UserError: another coordinator holds it; the message says who, where and since when.
+        StudyBusyError: another coordinator holds it; the message says who, where and since when.
     """
     descriptor = os.open(study.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -133,7 +137,7 @@ def _take_lock(study: StudyDirectory, descriptor: int) -> None:
         except BlockingIOError as error:
             if not attempts_left:
                 holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
-                raise UserError(f"{study.path}: another coordinator is running this study ({holder})") from error
+                raise StudyBusyError(f"{study.path}: another coordinator is running this study ({holder})") from error
             time.sleep(_LOCK_PAUSE_S)
         else:
             return
