@@ -164,18 +164,18 @@ def test_a_claim_that_was_renewed_by_another_is_not_finished(queue_runs):
 
 def test_in_a_job_one_without_work_stays_as_long_as_another_has_a_run(queue_runs):
     study = queue_runs(runs=2)
-    claim(study, "slurm-6-0.a", process_identity() | {"job": "6"})  # of another job
+    stranger = claim(study, "slurm-6-0.a", process_identity() | {"job": "6"})
+    presence_file(study, stranger.worker).touch()
     held = claim(study, "slurm-7-0.a", process_identity() | {"job": "7"})
-    presence = presence_file(study, held.worker)
-    presence.touch()
+    presence_file(study, held.worker).touch()
     idle = Worker(study, "slurm-7-1.b", 0.2, Place(job="7"))
     began = time.monotonic()
     work = idle.work()
     while time.monotonic() - began < 1.0:  # five times as long as it would wait for work alone
         next(work)
     requeue(study, held)
-    for _ in work:
-        pass
+    for number, _ in enumerate(work):
+        assert number < 3000, "it waits for the end of another job"
     assert ended(study) == [(1, 1)]
 
 
