@@ -29,14 +29,11 @@ def stop(root: Path, name: str, console: Console) -> None:
     """
     study = existing_study(root, name)
     request = ask(study, Request("stop"))
-    import experiments.study  # slow, and it must not be between the look at the lock and taking it
-    import experiments.submitting  # noqa: F401
-
-    while request.exists():  # so it does where there is no coordinator, or it could not do all that was asked
+    while request.exists():  # a coordinator removes it; it stays where there is none, or not all was done
         if (holder := lock_holder(study)) is not None:
             console.print(f"Asked the coordinator ({holder}) to stop; waiting for checkpoints", markup=False)
             _await_end(study)
-        if request.exists():
+        else:
             _stop_without_coordinator(study, request)
     console.print(f"Stopped. To go on: the same vae-sweep run; where it stands: vae-sweep status {name} --root {root}")
 
@@ -52,7 +49,7 @@ def _await_end(study: StudyDirectory) -> None:
 
 
 def _stop_without_coordinator(study: StudyDirectory, request: Path) -> None:
-    """Do what the coordinator would; where one has started meanwhile, the request is left to it."""
+    """Do what the coordinator would; where one has taken the lock since it was looked at, the request is left to it."""
     from experiments.study import StudyBusyError, coordinator_lock
     from experiments.submitting import stop_workers
 
