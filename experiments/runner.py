@@ -290,11 +290,14 @@ def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, console
         console.print(report.to_console())
     goes_on = not finished and not coordinator.ends_jobs
     status = "FINISHED" if finished else "RUNNING" if goes_on else "KILLED"
-    warning = publish_parent(sink, study, status) or coordinator.warning
+    warning = publish_parent(sink, study, status) or coordinator.mlflow_problem
     if warning:
         console.print(
             f"{warning}; to complete MLflow later: vae-sweep rebuild {sweep.name}", style="yellow", markup=False
         )
+    if coordinator.not_over:
+        again = f"vae-sweep stop {study.path.name} --root {study.path.parent}"
+        console.print(f"Not all is known to have ended: {coordinator.not_over}; {again}", style="yellow", markup=False)
     if not finished:
         console.print(_how_to_go_on(study, goes_on), markup=False, soft_wrap=True)
         return _STOPPED_BY_REQUEST if coordinator.stopped_by_request else _STOPPED

@@ -21,6 +21,8 @@ _PACKAGES = (
     "lpips",
     "scikit-learn",
 )
+# sweep files: a study has its own copy of the one it runs, and their setup lines may hold secrets
+_NOT_SHOWN = (":(exclude)sweeps/*.yaml", ":(exclude)sweeps/*.yml")
 _LONGEST_DIFF = 200_000  # characters
 _TIMEOUT_S = 20
 
@@ -28,6 +30,7 @@ _TIMEOUT_S = 20
 def collect(repository: Path | None) -> dict[str, Any]:
     """Return commit, dirty flag, diff, versions, hardware and command line, ready for JSON.
 
+    The diff leaves out the sweep files, `sweeps/*.yaml` below `repository`.
     What cannot be found out (no git, no repository, no GPU) is None; nothing is raised for it.
     """
     return {
@@ -48,7 +51,7 @@ def _code(repository: Path | None) -> dict[str, Any]:
     if commit is None:
         return {"commit": None, "dirty": None, "diff": None, "diff_cut": None}
     status = _git(repository, "status", "--porcelain")
-    diff = _git(repository, "diff", "HEAD") or ""
+    diff = _git(repository, "diff", "HEAD", "--", *_NOT_SHOWN) or ""
     return {
         "commit": commit.strip(),
         "dirty": None if status is None else bool(status.strip()),
