@@ -122,7 +122,7 @@ def run(folder: Path, name: str) -> Path:
 
 def starts(study: Path) -> tuple[float, list[tuple[float, float]]]:
     """Return s from the script to the first step, and per later run the s from the end before it to its start."""
-    script = next(study.glob("slurm/*/*_submission.sh"))
+    script = next(study.glob("slurm/*/submission.sh"))
     runs = sorted((times(path) for path in study.glob("runs/*/attempts/0/journal.jsonl")), key=lambda at: at["attempt"])
     gaps = [(now["attempt"] - before["end"], now["first_step"] - before["end"]) for before, now in pairwise(runs)]
     return runs[0]["first_step"] - script.stat().st_mtime, gaps

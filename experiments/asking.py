@@ -1,5 +1,6 @@
 """`vae-sweep stop`, `retry` and `prune`: what people ask of a study, put into its inbox for the coordinator."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -28,14 +29,12 @@ def stop(root: Path, name: str, console: Console) -> None:
     """
     study = existing_study(root, name)
     request = ask(study, Request("stop"))
-    if (holder := lock_holder(study)) is not None:
-        console.print(f"Asked the coordinator ({holder}) to stop; waiting for checkpoints", markup=False)
-        _await_end(study)
-    if request.exists():  # there was no coordinator, or it was killed on the way
-        try:
-            _stop_without_coordinator(study, console)
-        finally:
-            request.unlink(missing_ok=True)  # else the next run would stop at once
+    while request.exists():  # a coordinator removes it; it stays where there is none, or not all was done
+        if (holder := lock_holder(study)) is not None:
+            console.print(f"Asked the coordinator ({holder}) to stop; waiting for checkpoints", markup=False)
+            _await_end(study)
+        else:
+            _stop_without_coordinator(study, request, console)
     console.print(f"Stopped. To go on: the same vae-sweep run; where it stands: vae-sweep status {name} --root {root}")
 
 
@@ -49,20 +48,23 @@ def _await_end(study: StudyDirectory) -> None:
         time.sleep(_POLL_S)
 
 
-def _stop_without_coordinator(study: StudyDirectory, console: Console) -> None:
-    from experiments.study import coordinator_lock
+def _stop_without_coordinator(study: StudyDirectory, request: Path, console: Console) -> None:
+    """Do what the coordinator would; where one has taken the lock since it was looked at, the request is left to it."""
+    from experiments.study import StudyBusyError, coordinator_lock
     from experiments.submitting import stop_workers
     from experiments.sync import close
 
-    with coordinator_lock(study):
+    with contextlib.suppress(StudyBusyError), coordinator_lock(study):
         try:
             problem = stop_workers(study, _PATIENCE_S)
         except SlurmError as error:
             problem = str(error)
+        finally:
+            request.unlink(missing_ok=True)  # else the next run would stop at once
         if (refusal := close(study, console)) is not None:
             console.print(refusal, style="yellow", markup=False)
-    if problem is not None:
-        raise OperationError(problem)
+        if problem is not None:
+            raise OperationError(f"workers were told to stop, but not all are known to have left: {problem}")
 
 
 def retry(root: Path, name: str, words: list[str], console: Console) -> None:

@@ -1,6 +1,5 @@
 """The `vae-sweep` command. Heavy packages are imported inside the commands, so that `--help` answers at once."""
 
-import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +7,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from experiments.failures import OperationError
+from experiments.failures import FULL_OR_READ_ONLY, OperationError
 from vae_core.errors import UserError
 
 _FAILED, _MISTAKE = 1, 2
-_FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FILE_WIDTH = 120  # characters
 
 app = typer.Typer(
@@ -68,7 +66,7 @@ def main() -> None:
         typer.echo(f"error: {failure}", err=True)
         sys.exit(_FAILED)
     except OSError as error:
-        if error.errno not in _FULL_OR_READ_ONLY:
+        if error.errno not in FULL_OR_READ_ONLY:
             raise
         place = f" ({error.filename})" if error.filename else ""
         typer.echo(

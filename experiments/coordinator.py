@@ -5,12 +5,14 @@ It plans trials, queues runs, judges leases, and forwards what the journals say 
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from experiments.attempts import next_attempt
 from experiments.datasets import Datasets
+from experiments.failures import FULL_OR_READ_ONLY, OperationError
 from experiments.history import HistoryTail, read_info
-from experiments.inbox import Request, discard_stops, requests
+from experiments.inbox import Request, refuse_malformed, requests
 from experiments.launchers import Launcher
 from experiments.leases import Leases
 from experiments.ledger import Ledger, TrialEnd, TrialRecord
@@ -25,6 +27,7 @@ from vae_core.config import run_id
 from vae_core.errors import UserError
 
 _FORWARD_EVERY_S = 2.0
+_MAX_FAILED_LOOKS = 10  # in a row
 _STATUSES = {"done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
 
@@ -56,7 +59,8 @@ class Coordinator:
         self.study = study
         self.sweep = sweep
         self.runs: dict[str, RunWatch] = {}
-        self.warning: str | None = None
+        self.mlflow_problem: str | None = None
+        self.not_over: str | None = None  # what is not known to have ended, once this was stopped
         self._datasets = datasets
         self._ledger = ledger
         self._view = view
@@ -76,6 +80,9 @@ class Coordinator:
         self.ends_jobs = not launcher.outlives_coordinator
         self._grid_asked = False
         self._waiting: set[str] = set()
+        self._stops: set[Path] = set()  # the requests to stop that were read
+        self._remarks: dict[str, str] = {}
+        self._failed_looks = 0
         self._problems: dict[str, str] = {}
         for trial in ledger.trials:
             self._watch_trial(trial)
@@ -88,22 +95,28 @@ class Coordinator:
     def run(self) -> bool:
         """Reconcile until the sweep is finished; return False where it was stopped before that.
 
-        A request to stop is removed last: whoever asked sees by it whether it was met.
+        A request to stop is removed last, and only if it was met: whoever asked sees by it whether it was.
+
+        Raises:
+            OperationError: the study's files could not be read or written in several looks in a row.
         """
-        self._look()
+        self._look_patiently()
         pace = self.launcher.pace()
         while not self._finished() and not self._stopping:
             next(pace)
-            self._look()
+            self._look_patiently()
         stopped = not self._finished()
         if self.ends_jobs or not stopped:
             self.launcher.request_stop()
-            self.launcher.wait(timeout_s=60.0 if stopped else 10.0)
+            have_left = self.launcher.wait(timeout_s=60.0 if stopped else 10.0)
+            if stopped and not have_left:
+                self.not_over = self.launcher.words() or "workers have not left"
         self._observe()
         self._tell()
         self._forward(final=True, stopped=stopped and self.ends_jobs)
         self._show(self)
-        discard_stops(self.study)
+        for request in self._stops if self.not_over is None else ():
+            request.unlink(missing_ok=True)
         return not stopped
 
     @property
@@ -111,9 +124,33 @@ class Coordinator:
         """Return the study's trials."""
         return self._ledger.trials
 
+    @property
+    def warning(self) -> str | None:
+        """Return the trouble that there is, in one line."""
+        return "; ".join([*self._remarks.values(), *filter(None, [self.mlflow_problem])]) or None
+
     def words(self) -> str | None:
         """Return what there is to say of the jobs, in one line."""
         return self.launcher.words()
+
+    def _look_patiently(self) -> None:
+        """Look once; a shared file system fails for a moment now and then, and the next look may succeed."""
+        self._remarks.pop("look", None)
+        try:
+            self._look()
+        except OSError as error:
+            if error.errno in FULL_OR_READ_ONLY:
+                raise
+            self._failed_looks += 1
+            if self._failed_looks >= _MAX_FAILED_LOOKS:
+                raise OperationError(
+                    f"{self._failed_looks} looks at the study in a row failed, the last one with: {error}; every "
+                    "finished epoch is kept: the same command goes on"
+                ) from error
+            self._remarks["look"] = f"a look at the study failed and will be repeated: {error}"
+            self._show(self)
+        else:
+            self._failed_looks = 0
 
     def _look(self) -> None:
         self._read_inbox()
@@ -134,6 +171,8 @@ class Coordinator:
 
     def _plan(self) -> None:
         """Ask for trials: every cell of a grid at once, of a sampler one ahead of each worker."""
+        for trial in self._ledger.trials:  # an earlier look may have failed between the record and the plan
+            self._watch_trial(trial)
         if self.sweep.file.sampler == "tpe":
             while not self._all_asked() and self._open_runs() < 2 * self.launcher.workers:
                 self._ask_proposed(self._view.propose())
@@ -155,7 +194,7 @@ class Coordinator:
         try:
             self._ask(params)
         except UserError as error:
-            self.warning = str(error)
+            self._remarks["proposal"] = str(error)
             trial = self._ledger.ask(params, self.sweep.cell_name(params), [])
             self._ledger.tell(trial.number, "FAIL", None)
             self._view.sync()
@@ -208,8 +247,11 @@ class Coordinator:
         """Apply what people have asked for; a request is removed once it is in the ledger or in a run's folder."""
         if self.study.stop_file.exists():  # somebody stopped the study before this process held its lock
             self._stopping = self.ends_jobs = self.stopped_by_request = True
+        for remark in refuse_malformed(self.study):
+            self._remarks[remark] = remark
         for path, request in requests(self.study):
             if request.what == "stop":
+                self._stops.add(path)
                 self._stopping = self.ends_jobs = self.stopped_by_request = True
             else:
                 self._apply(request)
@@ -267,7 +309,7 @@ class Coordinator:
             self._problems.pop(watch.directory.id, None)
             if report.problem is not None:
                 self._problems[watch.directory.id] = report.problem
-            self.warning = next(iter(self._problems.values()), None)
+            self.mlflow_problem = next(iter(self._problems.values()), None)
             watch.forwarded_at = now
             watch.changed = report.problem is not None and not report.complete
             watch.forwarded = watch.ended and report.complete

@@ -28,7 +28,10 @@ class Shown(Protocol):
     """A study with its runs in their order; a coordinator, or somebody who looks on."""
 
     runs: "dict[str, RunWatch]"
-    warning: str | None
+
+    @property
+    def warning(self) -> str | None:
+        """Return the trouble that there is, in one line."""
 
     def words(self) -> str | None:
         """Return what there is to say beside the runs, in one line."""

@@ -1,4 +1,8 @@
-"""The exception for trouble that is neither the user's mistake nor a run's own failure."""
+"""The exceptions for trouble that is neither the user's mistake nor a run's own failure."""
+
+import errno
+
+FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which no patience mends
 
 
 class OperationError(Exception):
@@ -6,3 +10,7 @@ class OperationError(Exception):
 
     The command line prints it without a traceback and exits with code 1.
     """
+
+
+class DeviceBrokenError(OperationError):
+    """The accelerator has failed this process, which cannot use it any more; a new process may."""

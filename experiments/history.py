@@ -137,9 +137,9 @@ class HistoryTail:
         lines = tail.poll()
         if not lines:
             return False
-        self._attempt, self._tail = attempt, tail
-        self.history = RunHistory()
+        history = RunHistory()
         for link in read_chain(self._run):
             if link.attempt < attempt or link.line.n <= lines[-1].n:
-                self.history.apply(link.attempt, link.line)
+                history.apply(link.attempt, link.line)
+        self._attempt, self._tail, self.history = attempt, tail, history  # all at once: a file may not be readable now
         return True

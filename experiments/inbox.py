@@ -5,7 +5,7 @@ import time
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from tracking.files import read_json, write_json
 from tracking.run_directory import StudyDirectory
@@ -30,12 +30,45 @@ def ask(study: StudyDirectory, request: Request) -> Path:
 
 
 def requests(study: StudyDirectory) -> list[tuple[Path, Request]]:
-    """Return what has been asked for and not yet applied, oldest first."""
+    """Return what has been asked for and not yet applied, oldest first; what is no request is passed over."""
     found = []
-    for path in sorted(path for path in study.inbox.glob("*.json") if not path.name.startswith(".")):
-        with contextlib.suppress(FileNotFoundError):  # applied in the meantime
-            found.append((path, Request(**read_json(path))))
+    for path in _paths(study):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # applied in the meantime, or refused by and by
+            found.append((path, _read(path)))
     return found
+
+
+def refuse_malformed(study: StudyDirectory) -> list[str]:
+    """Move what is no request out of the way, to its name and `.refused`; return which files and why, to be said."""
+    said = []
+    for path in _paths(study):
+        try:
+            _read(path)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            aside = path.rename(path.with_name(f"{path.name}.refused"))
+            said.append(f"{path}: is no request ({error}); it is now {aside.name}")
+    return said
+
+
+def _paths(study: StudyDirectory) -> list[Path]:
+    return sorted(path for path in study.inbox.glob("*.json") if not path.name.startswith("."))
+
+
+def _read(path: Path) -> Request:
+    """Return the request in a file.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("what") not in get_args(What):
+        raise ValueError(f"`what` must be one of {', '.join(get_args(What))}")
+    runs = content.get("runs", [])
+    if not isinstance(runs, list) or not all(isinstance(run, str) for run in runs):
+        raise ValueError("`runs` must be a list of run ids")
+    return Request(content["what"], runs)
 
 
 def discard_stops(study: StudyDirectory) -> None:

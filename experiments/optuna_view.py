@@ -113,6 +113,9 @@ class OptunaView:
         """Add, report and tell whatever the ledger holds and the study does not."""
         with _quietly():
             found = self._study.get_trials(deepcopy=False)
+            if len(found) > len(self._trials):
+                self._study = self._anew()  # what was proposed could not be recorded in the ledger
+                found = []
             if any(trial.state.is_finished() and not record.state for record, trial in zip(self._trials, found)):  # noqa: B905 - the study may be behind
                 self._study = self._anew()  # a trial is open again, which Optuna has no word for
                 found = []

@@ -22,6 +22,7 @@ from experiments.launchers import InlineLauncher, Launcher, LocalLauncher, usabl
 from experiments.ledger import Ledger, read_trials
 from experiments.optuna_view import OptunaView, open_storage
 from experiments.publish import open_sink, parent_words, publish_parent, write_report
+from experiments.slurm_names import keep_job_name
 from experiments.stores import TRACKING_VARIABLE, Stores
 from experiments.study import coordinator_lock, open_study, study_folder
 from experiments.submitting import (
@@ -216,7 +217,10 @@ def _make_ready(study: StudyDirectory, sweep: Sweep, console: Console) -> None:
     study.stop_file.unlink(missing_ok=True)
     discard_stops(study)
     keep_launcher(study, sweep.file.launcher)
-    if sweep.file.launcher.kind == "slurm" and (remark := keep_code(study)):
+    if sweep.file.launcher.kind != "slurm":
+        return
+    keep_job_name(study)
+    if remark := keep_code(study):
         console.print(remark, style="yellow", markup=False, soft_wrap=True)
 
 
@@ -284,13 +288,16 @@ def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, console
         console.print(report.to_console())
     goes_on = not finished and not coordinator.ends_jobs
     status = "FINISHED" if finished else "RUNNING" if goes_on else "KILLED"
-    warning = publish_parent(sink, study, status) or coordinator.warning
+    warning = publish_parent(sink, study, status) or coordinator.mlflow_problem
     if warning:
         console.print(
             f"{warning}; to complete MLflow later: vae-sweep sync {sweep.name} --root {study.path.parent}",
             style="yellow",
             markup=False,
         )
+    if coordinator.not_over:
+        again = f"vae-sweep stop {study.path.name} --root {study.path.parent}"
+        console.print(f"Not all is known to have ended: {coordinator.not_over}; {again}", style="yellow", markup=False)
     if not finished:
         console.print(_how_to_go_on(study, goes_on), markup=False, soft_wrap=True)
         return _STOPPED_BY_REQUEST if coordinator.stopped_by_request else _STOPPED

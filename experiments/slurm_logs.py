@@ -1,5 +1,7 @@
 """Where SLURM jobs of a study write; imports nothing heavy."""
 
+import math
+import time
 from pathlib import Path
 
 from tracking.run_directory import StudyDirectory
@@ -16,6 +18,8 @@ def newest_log(study: StudyDirectory, job: str) -> Path | None:
     return next((path for path in logs_of(study, job) if path.stat().st_size), None)
 
 
-def submitted_jobs(study: StudyDirectory) -> set[str]:
-    """Return the ids of all jobs of a study that were ever submitted."""
-    return {path.name.removesuffix("_submitted.pkl") for path in study.slurm.glob("*/*_submitted.pkl")}
+def submitted_jobs(study: StudyDirectory, newer_than_s: float = math.inf) -> set[str]:
+    """Return the ids of all jobs of a study that were ever submitted, or of those submitted less than so many s ago."""
+    since = time.time() - newer_than_s
+    found = [path for path in study.slurm.glob("*/*_submitted.pkl") if path.lstat().st_mtime > since]
+    return {path.name.removesuffix("_submitted.pkl") for path in found}

@@ -15,6 +15,7 @@ from typing import Any
 from experiments.ledger import TrialRecord
 from experiments.sweep import Sweep, resolved_text, stored_sweep
 from slurm.redaction import redacted
+from slurm.snapshot import source_root
 from tracking.files import read_json, write_atomic, write_json
 from tracking.provenance import collect
 from tracking.run_directory import RunDirectory, StudyDirectory
@@ -25,6 +26,10 @@ from vae_core.yaml_io import dump_yaml
 
 _LOCK_ATTEMPTS, _LOCK_PAUSE_S = 5, 0.1
 _FIXED_KEYS = ("sampler", "sampler_seed", "objective")
+
+
+class StudyBusyError(UserError):
+    """Another coordinator holds the study's lock."""
 
 
 def open_study(study: StudyDirectory, sweep: Sweep, dataset: Dataset) -> None:
@@ -41,7 +46,7 @@ def open_study(study: StudyDirectory, sweep: Sweep, dataset: Dataset) -> None:
         _check_same(sweep, stored_sweep(study.sweep_file), read_json(data_file), dataset)
     else:
         write_json(data_file, {"fingerprint": dataset.fingerprint, **dataset.describe()})
-        write_json(study.provenance_file, without_secrets(collect(Path(__file__).parent)))
+        write_json(study.provenance_file, without_secrets(collect(source_root())))
     write_atomic(study.sweep_file, resolved_text(sweep))
 
 
@@ -115,7 +120,7 @@ def coordinator_lock(study: StudyDirectory) -> Iterator[None]:
     """Hold the study's lock; the kernel releases it however this process ends.
 
     Raises:
-        UserError: another coordinator holds it; the message says who, where and since when.
+        StudyBusyError: another coordinator holds it; the message says who, where and since when.
     """
     descriptor = os.open(study.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -156,7 +161,7 @@ def _take_lock(study: StudyDirectory, descriptor: int) -> None:
         except BlockingIOError as error:
             if not attempts_left:
                 holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
-                raise UserError(f"{study.path}: another coordinator is running this study ({holder})") from error
+                raise StudyBusyError(f"{study.path}: another coordinator is running this study ({holder})") from error
             time.sleep(_LOCK_PAUSE_S)
         else:
             return

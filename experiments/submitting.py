@@ -8,7 +8,8 @@ from pathlib import Path
 
 from experiments.datasets import Datasets
 from experiments.launchers import Launcher, LocalLauncher
-from experiments.slurm_launcher import SlurmLauncher, job_name, worker_submission
+from experiments.slurm_launcher import SlurmLauncher, worker_submission
+from experiments.slurm_names import job_name
 from experiments.sweep import Sweep
 from experiments.sweep_file import LauncherConfig
 from slurm.commands import UnansweredError, ask

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from experiments.slurm_profiles import with_profile
 from experiments.sweep_file import Axis, LauncherConfig, Objective, Range, SweepFile
-from slurm.redaction import is_secret_name, redacted
+from slurm.redaction import HIDDEN, is_secret_name, redacted
 from slurm.settings import SlurmSettings
 from vae_core.config import (
     RunConfig,
@@ -127,11 +127,18 @@ def cell_name(params: Mapping[str, Any]) -> str:
 
 def _without_secrets(settings: dict[str, Any]) -> dict[str, Any]:
     """Return SLURM settings as others may read them."""
-    environment = {
-        name: "***" if is_secret_name(name) else redacted(value) for name, value in settings["environment"].items()
+    named = {
+        section: {name: _without_secret(name, value) for name, value in settings[section].items()}
+        for section in ("environment", "extra")
     }
     lines = {name: [redacted(line) for line in settings[name]] for name in ("setup", "venv") if settings[name]}
-    return settings | {"environment": environment} | lines
+    return settings | named | lines
+
+
+def _without_secret(name: str, value: str | bool | int) -> str | bool | int:
+    if is_secret_name(name):
+        return HIDDEN
+    return redacted(value) if isinstance(value, str) else value
 
 
 def plain_value(value: Any) -> bool | int | float | str:

@@ -1,5 +1,6 @@
 """One attempt of one run, as a worker executes it: resume, train, write everything down, test the best weights."""
 
+import re
 import time
 import traceback
 from collections.abc import Generator
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 
+from experiments.failures import DeviceBrokenError
 from experiments.history import read_history
 from experiments.place import Place
 from experiments.run_artifacts import machine_of, write_artifacts, write_provenance
@@ -27,6 +29,10 @@ from vae_core.figures import write_figures
 from vae_core.trainer import DeviceMissingError, Trainer, TrainingDivergedError
 from vae_core.yaml_io import load_yaml
 
+_DEVICE_FAILED = re.compile(
+    r"CUDA (driver )?error:|cuDNN error: CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)"
+)
+_FULL_MEMORY = ("can't allocate memory", "CUDA error: out of memory")  # torch raises plain RuntimeErrors for these
 _TIMED = "time/"  # measurements that no two attempts share
 
 
@@ -71,6 +77,9 @@ class Attempt:
 
         Returns:
             Whether the run has ended; if not, its next attempt goes on.
+
+        Raises:
+            DeviceMissingError, DeviceBrokenError: this process cannot train; its next attempt needs another one.
         """
         self._directory.create()
         with (
@@ -85,9 +94,14 @@ class Attempt:
                 raise
             except (KeyboardInterrupt, SystemExit, OSError):
                 raise  # the machine's doing, not the run's: the next attempt may succeed
-            except Exception as error:  # noqa: BLE001 - recorded in the journal, with its traceback
+            except Exception as error:
                 self._open(journal, device=None, tags={})
-                journal.append("end", **_failure(error), pixel_budget_scale=self._scale)
+                failure = _failure(error)
+                if failure["failure"] == "exception" and _is_of_the_device(error):
+                    reason = f"{self._place.words} on {host_name()}: {failure['reason'].splitlines()[0]}"
+                    journal.append("lost", reason=reason)
+                    raise DeviceBrokenError(reason) from error
+                journal.append("end", **failure, pixel_budget_scale=self._scale)
                 return True
 
     def _train(self, journal: JournalWriter, beat: Heartbeat) -> Generator[None, None, bool]:
@@ -129,11 +143,7 @@ class Attempt:
         if self._place.data_cache is not None:
             data = config.data.model_copy(update={"cache_dir": str(self._place.data_cache)})
             config = config.model_copy(update={"data": data})
-        if self._place.gpus and config.train.device == "auto" and not torch.cuda.is_available():
-            raise DeviceMissingError(
-                f"{self._place.words} on {host_name()} was promised a GPU and torch sees none; to train on the CPU "
-                "there, set train.device: cpu"
-            )
+        refuse_missing_gpu(self._place, config.train.device)
         return config
 
     def _open(self, journal: JournalWriter, device: str | None, tags: dict[str, str]) -> None:
@@ -253,6 +263,19 @@ class Attempt:
         return {} if roughness is None else {"train/roughness": roughness}
 
 
+def refuse_missing_gpu(place: Place, device: str) -> None:
+    """Check that a promised GPU is there, unless `train.device` is the CPU.
+
+    Raises:
+        DeviceMissingError: torch sees none.
+    """
+    if place.gpus and device != "cpu" and not torch.cuda.is_available():
+        raise DeviceMissingError(
+            f"{place.words} on {host_name()} was promised a GPU and torch sees none; to train on the CPU "
+            "there, set train.device: cpu"
+        )
+
+
 def _measured_before(run: RunDirectory, number: int, found: FoundCheckpoint | None) -> dict[tuple[int, str], float]:
     """Return what earlier attempts measured beyond the checkpoint that this one continues from."""
     first_epoch = found.state["epoch"] if found else 0
@@ -276,6 +299,14 @@ def _end_of(run: RunDirectory, attempt: int) -> str | None:
     return "interrupted" if lines and lines[-1].kind == "interrupted" else "lost"
 
 
+def _is_of_the_device(error: Exception) -> bool:
+    """Return whether the accelerator itself failed, so that whatever this process asks of it next may fail too."""
+    accelerator_error = getattr(torch, "AcceleratorError", None)  # torch >= 2.8; a plain RuntimeError before
+    if accelerator_error is not None and isinstance(error, accelerator_error):
+        return True
+    return isinstance(error, RuntimeError) and _DEVICE_FAILED.match(str(error)) is not None
+
+
 def _failure(error: Exception) -> dict[str, Any]:
     """Return the fields of the journal line that records why the run failed."""
     kinds: dict[type[Exception], str] = {
@@ -286,7 +317,7 @@ def _failure(error: Exception) -> dict[str, Any]:
         UserError: "data",
     }
     failure = next((name for kind, name in kinds.items() if isinstance(error, kind)), "exception")
-    if "can't allocate memory" in str(error):  # torch's CPU allocator raises a plain RuntimeError
+    if any(words in str(error) for words in _FULL_MEMORY):
         failure = "oom"
     reason = str(error) or type(error).__name__
     return {"status": "failed", "failure": failure, "reason": reason, "traceback": traceback.format_exc()}

@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from experiments.failures import DeviceBrokenError
 from experiments.history import read_history
 from experiments.place import Place
 from slurm.host import NOT_AGAIN
@@ -21,6 +23,7 @@ from tracking.files import write_json
 from tracking.heartbeat import process_identity
 from tracking.queue import Claim, claim, claims, finish, renew
 from tracking.run_directory import StudyDirectory
+from vae_core.yaml_io import load_yaml
 
 if TYPE_CHECKING:
     from experiments.training import Attempt
@@ -31,6 +34,8 @@ _LOOK_S = 1.0  # between two looks at what is asked of a worker in the middle of
 
 class Worker:
     """Trains what the queue holds until it has been empty for `idle_timeout_s` or it is to leave.
+
+    In a job it stays as long as another worker of the job has a run.
 
     Args:
         study: the study's folder.
@@ -67,17 +72,41 @@ class Worker:
             self._attempt.request_stop()
 
     def work(self) -> Iterator[None]:
-        """Claim and train until there is nothing left to do, pausing after every event of the trainer."""
+        """Claim and train until there is nothing left to do, pausing after every event of the trainer.
+
+        Raises:
+            DeviceMissingError: a GPU was promised and there is none; found out before a run is claimed.
+            DeviceBrokenError: the GPU failed; this process cannot use it any more.
+        """
+        if self._place.gpus:
+            self._check_gpu()
         own = self._own_claims()
         idle_since = time.monotonic()
-        while not self._is_to_leave() and time.monotonic() - idle_since < self._idle_timeout_s:
-            claimed = next(own, None) or claim(self._study, self._name, self._owner)
-            if claimed is None:
+        while not self._is_to_leave():
+            if claimed := next(own, None) or claim(self._study, self._name, self._owner):
+                yield from self._train(claimed)
+            elif time.monotonic() - idle_since < self._idle_timeout_s:
                 time.sleep(_POLL_S)
                 yield
                 continue
-            yield from self._train(claimed)
+            elif not self._others_hold_the_job():
+                return
             idle_since = time.monotonic()
+
+    def _check_gpu(self) -> None:
+        from experiments.training import refuse_missing_gpu
+
+        refuse_missing_gpu(self._place, load_yaml(self._study.sweep_file)["config"]["train"]["device"])
+
+    def _others_hold_the_job(self) -> bool:
+        """Return whether another worker of the same job has a run: while the job lasts, nobody takes this one's place.
+
+        A claim counts only with the presence of its worker, which the job's host takes away from one that is lost.
+        """
+        if self._place.job is None:
+            return False
+        held = [one for one in claims(self._study) if one.owner and one.owner.get("job") == self._place.job]
+        return any(presence_file(self._study, one.worker).exists() for one in held)
 
     def _own_claims(self) -> Iterator[Claim]:
         """Renew what an earlier execution of the same job left, each as the run's next attempt.
@@ -97,6 +126,9 @@ class Worker:
                 path.unlink(missing_ok=True)
 
     def _train(self, claimed: Claim) -> Generator[None, None, None]:
+        if read_history(self._study.run(claimed.entry.run)).status == "done":  # by a worker that had been given up
+            finish(self._study, claimed)
+            return
         from experiments.training import Attempt  # the slow imports; signals are handled by now
 
         self._attempt = Attempt(self._study, claimed, self._place)
@@ -179,6 +211,9 @@ def _work(worker: Worker) -> None:
             pass
     except DeviceMissingError as error:
         sys.stderr.write(f"{error}\n")
+        sys.exit(NOT_AGAIN)
+    except DeviceBrokenError as error:
+        traceback.print_exception(error)  # where it happened; the journal has the reason alone
         sys.exit(NOT_AGAIN)
 
 

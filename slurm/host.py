@@ -53,7 +53,7 @@ class JobHost:
     inner_submission: bool = False
 
     def __call__(self) -> int:
-        """Host the workers; return how many of them crashed for good."""
+        """Host the workers; return how many of them crashed for good, or could not work on this node."""
         return _Hosting(self, os.environ).run()
 
 
@@ -135,9 +135,7 @@ class _Hosting:
         self._forget(name)
         if code == 0:
             return
-        if code == NOT_AGAIN:
-            return
-        if self._restarts >= _MAX_RESTARTS:
+        if code == NOT_AGAIN or self._restarts >= _MAX_RESTARTS:
             self._crashed += 1
             return
         self._restarts += 1

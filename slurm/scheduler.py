@@ -2,12 +2,14 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from slurm.commands import UnansweredError, ask
+
+UNKNOWN_FOR_S = 120.0  # age of a job of which squeue, cached or slow, may not know yet
 
 State = Literal["pending", "running", "ending", "ended"]
 
@@ -33,6 +35,8 @@ _STATES: dict[str, State] = {
 }  # every other state is final
 _ARRAY = re.compile(r"(?P<array>\d+)_\[(?P<tasks>[0-9,:\-]+)(?:%\d+)?\]")
 _RECENT = "now-30days"
+_HELD_STATES = {"REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+_HELD_REASONS = re.compile("held|JobHold", re.IGNORECASE)  # JobHeldAdmin, "launch failed requeued held", ...
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class JobState:
         job: `123` or `123_4`.
         reason: why a pending job waits, in SLURM's word.
         wait_s: s it waited (or has waited so far) for its node; None: unknown.
+        held: whether it will not run before somebody releases it.
     """
 
     job: str
@@ -50,25 +55,35 @@ class JobState:
     node: str | None = None
     reason: str | None = None
     wait_s: float | None = None
+    held: bool = False
 
 
 @dataclass
 class Scheduler:
     """Asks for all jobs of one name at most every `interval_s`.
 
+    squeue knows which jobs live, but of new ones perhaps not at once. sacct, asked where squeue does not answer, may
+    lag behind: a job that it does not count as living is over only where squeue has never answered.
+
     Attributes:
         name: the jobs' name.
         interval_s: s between two questions; schedulers are shared, and slow when asked often.
         problem: why the last question was not answered.
+        heard_at: when it was last heard which jobs live, by `clock`; -inf: never.
     """
 
     name: str
     interval_s: float
     clock: Callable[[], float] = time.monotonic
     problem: str | None = None
+    heard_at: float = float("-inf")
     _jobs: dict[str, JobState] = field(default_factory=dict)
+    _shown: set[str] = field(default_factory=set)
+    _new: dict[str, float] = field(default_factory=dict)
     _asked_at: float = float("-inf")
     _answered: bool = False
+    _squeue_answers: bool = False
+    _says_all: bool = False
 
     def jobs(self, *, fresh: bool = False) -> dict[str, JobState] | None:
         """Return job id -> state of the jobs that have not ended; None where the scheduler has never answered.
@@ -84,36 +99,64 @@ class Scheduler:
         jobs = self.jobs()
         if jobs is None or self.problem is not None:
             return None
-        return jobs.get(job, JobState(job, "ended"))
+        if job in jobs and (job in self._shown or job in self._new):
+            return jobs[job]
+        return JobState(job, "ended") if self._says_all else None
 
-    def submitted(self, jobs: list[str]) -> None:
-        """Count jobs that were submitted after the last question as pending."""
-        self._jobs |= {job: JobState(job, "pending") for job in jobs}
+    def shows(self, job: str) -> bool:
+        """Return whether the last answer counts the job as living; otherwise it is only believed to live."""
+        return self.problem is None and job in self._shown
+
+    def submitted(self, jobs: Iterable[str]) -> None:
+        """Count jobs as pending until squeue knows of them, which it does within minutes or not at all."""
+        self._new |= dict.fromkeys(jobs, self.clock())
+        self._jobs |= {job: JobState(job, "pending") for job in self._new if job not in self._jobs}
+
+    def cancelled(self, jobs: Iterable[str]) -> None:
+        """Count jobs no longer as pending if squeue does not know of them."""
+        for job in jobs:
+            self._new.pop(job, None)
 
     def _ask(self) -> None:
         problems = []
         for question in (_squeue, _sacct):
             try:
-                self._jobs = question(self.name)
+                answer = question(self.name)
             except (UnansweredError, ValueError) as error:  # or an answer of another form than SLURM's
                 problems.append(str(error))
                 continue
-            self._answered, self.problem = True, None
+            self._hear(answer, from_squeue=question is _squeue)
             break
         else:
             self.problem = "; ".join(problems)
         self._asked_at = self.clock()  # afterwards: a question may take longer than the interval
 
+    def _hear(self, answer: dict[str, JobState], *, from_squeue: bool) -> None:
+        now = self.clock()
+        self._answered, self.problem = True, None
+        self._squeue_answers |= from_squeue
+        self._says_all = from_squeue or not self._squeue_answers
+        if self._says_all:
+            self.heard_at = now
+            still_new = {job: since for job, since in self._new.items() if now - since < UNKNOWN_FOR_S}
+            self._new = {job: since for job, since in still_new.items() if job not in answer}
+        living = {job: state for job, state in answer.items() if state.state != "ended"}
+        self._shown = set(living)
+        believed = self._new if self._says_all else self._jobs
+        self._jobs = {job: self._jobs[job] for job in believed} | living
+
 
 def _squeue(name: str) -> dict[str, JobState]:
-    lines = ask("squeue", "--noheader", "--array", "--name", name, "--format", _SQUEUE_FIELDS).splitlines()
+    """Return the living jobs and those that ended a moment ago, so that a short one is seen at all."""
+    options = ["--noheader", "--array", "--states", "all", "--name", name]
     found = {}
-    for line in lines:
+    for line in ask("squeue", *options, "--format", _SQUEUE_FIELDS).splitlines():
         job, state, node, reason, submitted, started = line.split("|")
         kind = _STATES.get(state, "ended")
-        if kind != "ended":
-            wait_s = _seconds(submitted, None if kind == "pending" else started)
-            found[job] = JobState(job, kind, node or None, reason if kind == "pending" else None, wait_s)
+        waits = kind == "pending"
+        wait_s = _seconds(submitted, None if waits else started)
+        held = waits and (state in _HELD_STATES or _HELD_REASONS.search(reason) is not None)
+        found[job] = JobState(job, kind, node or None, reason if waits else None, wait_s, held)
     return found
 
 
@@ -123,9 +166,10 @@ def _sacct(name: str) -> dict[str, JobState]:
     for line in ask("sacct", *options, "--name", name, "--format", _SACCT_FIELDS).splitlines():
         jobs, state, node, submitted, started = line.split("|")
         kind = _STATES.get(state.partition(" ")[0], "ended")  # "CANCELLED by 1000"
-        for job in _elements(jobs) if kind != "ended" else []:
+        for job in _elements(jobs):
             node = node if node != "None assigned" else ""
-            found[job] = JobState(job, kind, node or None, None, _seconds(submitted, started))
+            wait_s = _seconds(submitted, started)
+            found[job] = JobState(job, kind, node or None, None, wait_s, state in _HELD_STATES)
     return found
 
 

@@ -20,7 +20,8 @@ _PROJECT = "pyproject.toml"
 _FILES = (_PROJECT, "constraints.txt", "README.md", "LICENSE")  # what an installation reads beside the packages
 # sweep files: a job reads its study's copy, and their setup lines may hold secrets
 _NOT_CODE = re.compile(r"sweeps/[^/]*\.ya?ml")
-_GIT_PATHS = (*_PACKAGES, *_FILES, ":(exclude)sweeps/*.yaml", ":(exclude)sweeps/*.yml")
+_NOT_SHOWN = (":(exclude)sweeps/*.yaml", ":(exclude)sweeps/*.yml")
+_GIT_PATHS = (*_PACKAGES, *_FILES, *_NOT_SHOWN)
 _TIMEOUT_S = 60  # of one git command; a checkout on a busy network file system is slow
 _LISTED = 5  # more files than this are not read in an error message
 _TEMPORARY_SUFFIX = ".tmp"

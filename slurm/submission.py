@@ -1,5 +1,6 @@
 """Submits job arrays through submitit, and shows the sbatch script without submitting it."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
 
 _MAX_ARRAY_SIZE = 1001  # SLURM's own default
 _SCRATCH = '"${TMPDIR:-/tmp}/vae-sweep-$SLURM_JOB_ID"'
+_JOB = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+_HOST_FILE = "host.pkl"  # one for all jobs of a submission
+_SUBMITTED = re.compile(r"\bjob (\d+)")
+
+
+class RefusedError(SlurmError):
+    """sbatch did not say that it took the jobs, which need not mean that it did not.
+
+    Attributes:
+        accepted: ids of the jobs of the same submission that it took before.
+    """
+
+    def __init__(self, message: str, accepted: list[str]) -> None:
+        super().__init__(message)
+        self.accepted = accepted
 
 
 @dataclass(frozen=True)
@@ -50,11 +66,14 @@ class Submission:
         one of them.
 
         Raises:
-            SlurmError: sbatch refuses, or there is none.
+            RefusedError: sbatch refuses or hangs, or there is none.
         """
         ids: list[str] = []
         for size in _chunks(jobs, max_array_size()):
-            ids += self._submit_array(size, ids if jobs > self.settings.array_parallelism else [])
+            try:
+                ids += self._submit_array(size, ids if jobs > self.settings.array_parallelism else [])
+            except SlurmError as error:
+                raise RefusedError(str(error), ids) from error
         return ids
 
     def refusal(self) -> str | None:
@@ -67,22 +86,43 @@ class Submission:
 
     def script(self, jobs: int) -> str:
         """Return the sbatch script of an array of `jobs` jobs; needs no SLURM."""
-        executor = self._executor(self.folder / "NEW", [])
+        return self._script(self.folder / "NEW", jobs, [])
+
+    def _script(self, folder: Path, jobs: int, after: list[str]) -> str:
+        executor = self._executor(folder, after)
         if jobs > 1:
             executor.parameters["map_count"] = jobs
         return str(executor._make_submission_file_text(executor._submitit_command_str, "script"))
 
     def _submit_array(self, jobs: int, after: list[str]) -> list[str]:
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
+        """Do what submitit's own does, but within a time limit.
+
+        It names what a job runs by the id that sbatch prints; here the job can also do that itself, because sbatch may
+        fail or hang after it has queued the job.
+        """
+        from submitit.core.utils import DelayedSubmission
 
         # a new folder each: job ids may repeat on a cluster set up anew, and would find what an old job left
         folder = self.folder / uuid.uuid4().hex[:8]
-        folder.mkdir(parents=True, mode=0o700)  # setup lines may hold secrets
         try:
-            submitted = self._executor(folder, after).submit_array([self.host] * jobs)
-        except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
-            raise SlurmError(f"sbatch: {_reason(error)}; the script is in {folder}") from error
-        return [str(job.job_id) for job in submitted]
+            folder.mkdir(parents=True, mode=0o700)  # setup lines may hold secrets
+            delayed = DelayedSubmission(self.host)
+            # preemptions are counted by the attempts of a run, never by submitit
+            delayed.set_timeout(self.settings.time, max_num_timeout=10**6)
+            delayed.dump(folder / _HOST_FILE)
+            script = folder / "submission.sh"
+            script.write_text(self._script(folder, jobs, after), encoding="utf-8")
+            answer = ask("sbatch", str(script))
+        except (UnansweredError, OSError) as error:
+            raise SlurmError(f"{error}; the script is in {folder}") from error
+        array = _SUBMITTED.search(answer)
+        if array is None:
+            raise SlurmError(f'sbatch: prints no job id but "{answer.strip()}"; the script is in {folder}')
+        ids = [f"{array[1]}_{task}" for task in range(jobs)] if jobs > 1 else [array[1]]
+        for job in ids:
+            with contextlib.suppress(OSError):  # the job was quicker, or will do it
+                (folder / f"{job}_submitted.pkl").symlink_to(_HOST_FILE)
+        return ids
 
     def _executor(self, folder: Path, after: list[str]) -> "submitit.SlurmExecutor":
         import submitit
@@ -95,12 +135,11 @@ class Submission:
                 return 2
 
         python = f"{_SCRATCH}/venv/bin/python" if self.settings.venv is not None else None
-        # preemptions are counted by the attempts of a run, never by submitit
-        executor = Executor(folder, max_num_timeout=10**6, python=python)
-        executor.update_parameters(**self._parameters(after))
+        executor = Executor(folder, python=python)
+        executor.update_parameters(**self._parameters(folder, after))
         return executor
 
-    def _parameters(self, after: list[str]) -> dict[str, object]:
+    def _parameters(self, folder: Path, after: list[str]) -> dict[str, object]:
         settings = self.settings
         direct: dict[str, object] = {
             "job_name": self.name,
@@ -125,7 +164,7 @@ class Submission:
             further["mem"] = settings.mem
         return {name: value for name, value in direct.items() if value is not None} | {
             "wckey": None,
-            "setup": list(self._setup()),
+            "setup": list(self._setup(folder)),
             "teardown": [f"rm -rf {_SCRATCH}"] if self._uses_scratch else None,
             "additional_parameters": further,
         }
@@ -135,8 +174,9 @@ class Submission:
         settings = self.settings
         return settings.stage_code or settings.stage_data or settings.venv is not None
 
-    def _setup(self) -> Iterator[str]:
+    def _setup(self, folder: Path) -> Iterator[str]:
         settings = self.settings
+        yield f'ln -s {_HOST_FILE} {shlex.quote(str(folder))}/"{_JOB}_submitted.pkl" 2> /dev/null || true'
         yield "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun no longer takes it from the job"
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             yield f"export {name}={self.threads}"
@@ -210,10 +250,3 @@ def _chunks(jobs: int, largest: int) -> list[int]:
 
 def _arrays(jobs: list[str]) -> list[str]:
     return list(dict.fromkeys(job.partition("_")[0] for job in jobs))
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.removeprefix("sbatch: ") for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[0] if "sbatch output" in lines[0] else lines[-1]  # submitit's words begin with it, sbatch's end so

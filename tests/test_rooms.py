@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from slurm import snapshot
+from tracking import provenance
+
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("vae_core", "tracking", "slurm", "experiments")
 OWNERS = {"mlflow": "tracking", "submitit": "slurm", "optuna": "experiments"}
@@ -32,6 +35,10 @@ def test_a_room_imports_only_the_rooms_below_it_and_only_owners_import_their_pac
             assert not found & (set(ROOMS) - {room}), f"{file} reaches into another room"
         for package, owner in OWNERS.items():
             assert package not in found or owner == room, f"{file} imports {package}, which belongs to {owner}"
+
+
+def test_provenance_and_snapshots_leave_out_the_same_files() -> None:
+    assert provenance._NOT_SHOWN == snapshot._NOT_SHOWN  # neither room may import the other
 
 
 def modules_after(statement: str) -> set[str]:

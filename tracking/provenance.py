@@ -22,6 +22,8 @@ _PACKAGES = (
     "lpips",
     "scikit-learn",
 )
+# sweep files: a study has its own copy of the one it runs, and their setup lines may hold secrets
+_NOT_SHOWN = (":(exclude)sweeps/*.yaml", ":(exclude)sweeps/*.yml")
 _LONGEST_DIFF = 200_000  # characters
 _TIMEOUT_S = 20
 
@@ -29,6 +31,7 @@ _TIMEOUT_S = 20
 def collect(repository: Path | None) -> dict[str, Any]:
     """Return commit, dirty flag, diff, versions, hardware and command line, ready for JSON.
 
+    The diff leaves out the sweep files, `sweeps/*.yaml` below `repository`.
     What cannot be found out (no git, no repository, no GPU) is None; nothing is raised for it.
     """
     return {**code(repository), **machine(), "user": _user(), "command": shlex.join(sys.argv)}
@@ -53,7 +56,7 @@ def code(repository: Path | None) -> dict[str, Any]:
     if commit is None:
         return {"commit": None, "dirty": None, "diff": None, "diff_cut": None}
     status = _git(repository, "status", "--porcelain")
-    diff = _git(repository, "diff", "HEAD") or ""
+    diff = _git(repository, "diff", "HEAD", "--", *_NOT_SHOWN) or ""
     return {
         "commit": commit.strip(),
         "dirty": None if status is None else bool(status.strip()),

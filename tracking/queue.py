@@ -129,16 +129,26 @@ def finished(study: StudyDirectory) -> list[QueueEntry]:
 
 def _is_known(study: StudyDirectory, entry: QueueEntry) -> bool:
     # entries move from queue to claimed to done: looking in this order cannot miss one on its way
-    key = (entry.run, entry.attempt)
+    key = f"{entry.run}.{entry.attempt}."
     return (
-        any((waiting.run, waiting.attempt) == key for waiting in queued(study))
-        or any(path.name.startswith(f"{entry.run}.{entry.attempt}.") for path in _paths(study.claimed))
-        or (study.done / f"{entry.run}.{entry.attempt}.json").exists()
+        any(name.partition("-")[2] == f"{key}json" for name in _names(study.queue))  # names alone: there may be many
+        or any(name.startswith(key) for name in _names(study.claimed))
+        or (study.done / f"{key}json").exists()
     )
 
 
 def _paths(folder: Path) -> Iterator[Path]:
-    yield from sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+    yield from (folder / name for name in sorted(_names(folder)))
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of the entries in a folder; those that are still being written begin with a dot."""
+    try:
+        with os.scandir(folder) as found:
+            names = [entry.name for entry in found]
+    except FileNotFoundError:
+        return []
+    return [name for name in names if name.endswith(".json") and not name.startswith(".")]
 
 
 def _move(source: Path, target: Path) -> bool:

@@ -1,5 +1,6 @@
 """Stop, retry and prune as people give them, and what becomes of the runs, the trials and both views."""
 
+import contextlib
 import json
 import re
 import signal
@@ -16,9 +17,11 @@ from support.fake_slurm import FakeSlurm
 from support.planned import planned, run_inline
 from support.study_builder import StudyBuilder
 
-from experiments import attach, cli, inbox
+from experiments import asking, attach, cli, inbox
+from experiments import study as study_module
 from experiments.inbox import Request, ask, requests
 from experiments.ledger import read_trials
+from experiments.study import coordinator_lock
 from experiments.submitting import keep_launcher
 from experiments.sweep_file import LauncherConfig
 from experiments.worker import Worker, presence_file
@@ -320,6 +323,44 @@ def test_what_keeps_a_study_from_being_stopped_is_said_and_does_not_stop_the_nex
     builder.study.slurm.mkdir()
     assert "scancel: Access denied" in vae_sweep("stop", "tiny", "--root", root, check=1)
     assert requests(builder.study) == []
+
+
+def test_a_stop_finds_the_coordinator_that_started_just_then(builder, root, vae_sweep, monkeypatch):
+    keep_launcher(builder.study, LauncherConfig())
+    monkeypatch.setattr(study_module, "_LOCK_ATTEMPTS", 1)
+    holder, looks = asking.lock_holder, []
+    with contextlib.ExitStack() as coordinator:
+
+        def look(study):
+            found = holder(study)
+            looks.append(found)
+            if len(looks) == 1:  # nobody yet; now it takes the lock
+                coordinator.enter_context(coordinator_lock(study))
+            if len(looks) == 4:
+                [(path, _)] = requests(study)
+                path.unlink()
+                coordinator.close()
+            return found
+
+        monkeypatch.setattr(asking, "lock_holder", look)
+        said = vae_sweep("stop", "tiny", "--root", root)
+    assert looks[0] is None
+    assert all('"pid"' in found for found in looks[1:4])
+    assert re.match(r"Asked the coordinator \(.*\) to stop; waiting for checkpoints Stopped\.", said)
+    assert not builder.study.stop_file.exists()  # what the request asks for is the coordinator's to do
+
+
+def test_of_a_silent_scheduler_it_is_not_said_that_the_jobs_have_ended(builder, root, vae_sweep, tmp_path, monkeypatch):
+    slurm = FakeSlurm(tmp_path / "bin", monkeypatch)
+    slurm.prints("scancel")
+    slurm.refuses("squeue", "Unable to contact slurm controller")
+    keep_launcher(builder.study, LauncherConfig(kind="slurm"))
+    builder.study.slurm.mkdir()
+    said = vae_sweep("stop", "tiny", "--root", root, check=1)
+    assert "Stopped." not in said
+    assert "workers were told to stop, but not all are known to have left: the scheduler does not answer" in said
+    assert "Unable to contact slurm controller" in said
+    assert builder.study.stop_file.exists()
 
 
 def test_a_study_that_nobody_coordinates_is_not_watched_for_ever(builder, root, vae_sweep, monkeypatch):

@@ -175,6 +175,7 @@ def test_secrets_of_setup_lines_stay_out_of_what_others_read(write_sweep, tmp_pa
     root, hidden = tmp_path / "runs", uuid.uuid4().hex
     options = ["seeds=1", "space.loss.beta=[0.1]", "train.epochs=1", f"launcher.slurm.environment.API_KEY={hidden}"]
     options += [f"launcher.slurm.setup=['export FOO_TOKEN={hidden}', 'module load cuda']"]
+    options += [f"launcher.slurm.extra={{export: 'ALL,HF_TOKEN={hidden}', auth-key: {hidden}, exclusive: true}}"]
     words = [word for option in options for word in ("--set", option)]
     vae_sweep("run", write_sweep(), "--root", root, "--launcher", "inline", *words)
     with_secrets = [path for path in root.rglob("*") if path.is_file() and hidden.encode() in path.read_bytes()]

@@ -1,5 +1,6 @@
 """When a worker leaves, what it takes first, and what it may count on where it runs."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -12,14 +13,16 @@ from support.engine import journal_lines
 from support.planned import planned
 
 from experiments import worker as worker_module
+from experiments.history import read_history
 from experiments.place import Place
 from experiments.sweep import load_sweep
+from experiments.training import Attempt
 from experiments.worker import Worker, presence_file
 from slurm.host import NOT_AGAIN
 from tracking.heartbeat import process_identity
 from tracking.queue import claim, claims, finished, queued, renew, requeue
 from vae_core.data.preparation import prepared_folder
-from vae_core.trainer import DeviceMissingError
+from vae_core.trainer import DeviceMissingError, Trainer
 
 PROJECT = Path(__file__).parents[2]
 LONG = "train.epochs=100000"
@@ -112,6 +115,16 @@ def test_what_an_earlier_execution_left_is_renewed_before_anything_else(queue_ru
     assert left == {"slurm-7_1-1.old.json", "slurm-7_1-0.newer.json"}
 
 
+def test_a_job_released_after_its_run_was_given_to_another_leaves_that_alone(queue_runs):
+    study = queue_runs(runs=1)
+    requeue(study, claim(study, "slurm-7-0.old", process_identity()))  # its job is held for longer than the run waits
+    presence_file(study, "slurm-7-0.old").with_suffix(".requeued").touch()
+    other = claim(study, "slurm-8-0.a", process_identity())
+    work(study, "slurm-7-0.new")
+    assert ended(study) == []
+    assert [(held.worker, held.entry.attempt) for held in claims(study)] == [("slurm-8-0.a", other.entry.attempt)]
+
+
 def test_a_worker_without_a_place_renews_nothing(queue_runs):
     study = queue_runs(runs=2)
     claim(study, "local-1-1", process_identity())
@@ -159,6 +172,50 @@ def test_a_claim_that_was_renewed_by_another_is_not_finished(queue_runs):
     assert ended(study) == []
 
 
+def test_in_a_job_one_without_work_stays_as_long_as_another_has_a_run(queue_runs):
+    study = queue_runs(runs=2)
+    stranger = claim(study, "slurm-6-0.a", process_identity() | {"job": "6"})
+    presence_file(study, stranger.worker).touch()
+    held = claim(study, "slurm-7-0.a", process_identity() | {"job": "7"})
+    presence_file(study, held.worker).touch()
+    idle = Worker(study, "slurm-7-1.b", 0.2, Place(job="7"))
+    began = time.monotonic()
+    work = idle.work()
+    while time.monotonic() - began < 1.0:  # five times as long as it would wait for work alone
+        next(work)
+    requeue(study, held)
+    for number, _ in enumerate(work):
+        assert number < 3000, "it waits for the end of another job"
+    assert ended(study) == [(1, 1)]
+
+
+def test_the_run_of_one_that_is_lost_keeps_nobody_in_the_job(queue_runs):
+    study = queue_runs(runs=1)
+    held = claim(study, "slurm-7-0.a", process_identity() | {"job": "7"})  # its host took its presence away
+    work(study, "slurm-7-1.b", Place(job="7"))
+    assert claims(study) == [held]
+
+
+def test_a_run_that_a_worker_finished_after_it_was_given_up_is_not_trained_again(queue_runs, monkeypatch):
+    study = queue_runs(runs=2)
+    late, other = queued(study)
+    conclude = Attempt._conclude
+
+    def given_up_meanwhile(attempt, trainer, journal):
+        [held] = claims(study)
+        assert requeue(study, held)
+        conclude(attempt, trainer, journal)
+
+    monkeypatch.setattr(Attempt, "_conclude", given_up_meanwhile)
+    work(study, "slurm-1-0.a", max_runs=1)
+    monkeypatch.setattr(Attempt, "_conclude", conclude)
+    assert [(entry.run, entry.attempt) for entry in queued(study)] == [(late.run, 1), (other.run, 0)]
+    work(study, "slurm-2-0.b")
+    assert study.run(late.run).attempts() == [0]
+    assert read_history(study.run(late.run)).result is not None
+    assert ended(study) == [(0, 1), (1, 0)]
+
+
 def test_a_run_that_is_pruned_ends_and_its_worker_goes_on(queue_runs, look_at_once):
     study = queue_runs(LONG, runs=2)
     first, second = queued(study)
@@ -187,19 +244,84 @@ def test_a_run_pruned_before_it_began_trains_nothing(queue_runs):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
-def test_a_promised_gpu_that_is_not_there_ends_the_worker_and_says_where(queue_runs, capsys):
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_promised_gpu_that_is_not_there_ends_the_worker_before_it_takes_a_run(queue_runs, capsys, device):
     study = queue_runs("train.device=auto", runs=2)
-    first = queued(study)[0]
+    text = study.sweep_file.read_text()  # planned on a machine that has one
+    study.sweep_file.write_text(text.replace("device: auto", f"device: {device}"))
     with pytest.raises(SystemExit, match=str(NOT_AGAIN)):
         worker_module._work(Worker(study, "w", 0.2, Place(job="7_1", gpus=0.5)))
     said = capsys.readouterr().err
     assert said.startswith("job 7_1 on ")
     assert "was promised a GPU and torch sees none; to train on the CPU there, set train.device: cpu" in said
-    [start, lost] = journal_lines(study.run(first.run).path)
-    assert (start["job"], start["gpus"], lost["kind"], lost["reason"]) == ("7_1", 0.5, "lost", said.strip())
-    assert [held.entry for held in claims(study)] == [first]  # for the next attempt
+    assert (len(queued(study)), claims(study)) == (2, [])
     with pytest.raises(DeviceMissingError, match=r"this process on .* was promised a GPU"):
         work(study, "other", Place(gpus=1.0))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+def test_one_that_only_a_runs_own_config_asks_for_is_missed_by_that_attempt(queue_runs):
+    study = queue_runs(runs=2)
+    first = queued(study)[0]
+    config = study.run(first.run).config_file
+    config.write_text(config.read_text().replace("device: cpu", "device: cuda"))
+    with pytest.raises(DeviceMissingError, match="torch sees no CUDA device"):
+        work(study)
+    assert kinds(study, first.run) == ["attempt", "lost"]
+    assert [held.entry for held in claims(study)] == [first]  # for the next attempt
+
+
+CUDA_ERROR = "CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be asynchronously reported"
+
+
+class FakeAcceleratorError(RuntimeError):
+    """What torch.AcceleratorError, of newer versions alone, is to a handler."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(CUDA_ERROR),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER"),
+        FakeAcceleratorError("HIP error: the device is gone"),
+    ],
+)
+def test_a_device_that_fails_loses_one_attempt_and_its_process_takes_no_other_run(
+    queue_runs, monkeypatch, capsys, error
+):
+    monkeypatch.setattr(torch, "AcceleratorError", FakeAcceleratorError, raising=False)
+    monkeypatch.setattr(Trainer, "_take_step", broken(error))
+    study = queue_runs(runs=2)
+    first, second = queued(study)
+    with pytest.raises(SystemExit, match=str(NOT_AGAIN)):
+        worker_module._work(Worker(study, "w", 0.2, Place(job="7_1")))
+    assert "in _take_step" in capsys.readouterr().err
+    lost = journal_lines(study.run(first.run).path)[-1]
+    assert (lost["kind"], read_history(study.run(first.run)).status) == ("lost", None)
+    assert re.fullmatch(rf"job 7_1 on \S+: {re.escape(str(error).splitlines()[0])}", lost["reason"])
+    assert [held.entry for held in claims(study)] == [first]  # for the next attempt
+    assert queued(study) == [second]
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [(RuntimeError("CUDA error: out of memory\n"), "oom"), (RuntimeError("shapes of CUDA error: differ"), "exception")],
+)
+def test_full_memory_and_mistakes_of_the_code_are_the_runs_own_where_torch_says_cuda_or_not(
+    queue_runs, monkeypatch, error, failure
+):
+    monkeypatch.delattr(torch, "AcceleratorError", raising=False)
+    monkeypatch.setattr(Trainer, "_take_step", broken(error))
+    study = queue_runs(runs=1)
+    work(study)
+    assert journal_lines(study.run(study.run_ids()[0]).path)[-1]["failure"] == failure
+
+
+def broken(error):
+    def _take_step(trainer, indices):
+        raise error
+
+    return _take_step
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")

@@ -199,9 +199,9 @@ def test_a_worker_killed_by_the_system_is_a_crash_too(job):
     assert len(job.lines("began")) == 3
 
 
-def test_a_worker_that_this_node_cannot_serve_is_neither_started_again_nor_counted(job):
+def test_a_worker_that_this_node_cannot_serve_is_counted_and_not_started_again(job):
     job.start(f"say began; exit {NOT_AGAIN}")
-    assert job.end()[0] == 0
+    assert job.end()[0] == 1
     assert len(job.lines("began")) == 1
     assert job.left_behind() == []
 
@@ -279,7 +279,7 @@ def test_only_a_command_that_submits_jobs_itself_sees_nothing_of_this_one(job, i
     assert seen & of_this_job == (set() if inner else of_this_job)
 
 
-@pytest.mark.parametrize(("worker", "outcome"), [("exit 0", "left"), ("exit 3", "crashed"), ("exit 75", "left")])
+@pytest.mark.parametrize(("worker", "outcome"), [("exit 0", "left"), ("exit 3", "crashed"), ("exit 75", "crashed")])
 def test_a_job_says_beside_its_log_how_far_it_came(job, worker, outcome):
     path = outcome_file(job.folder, "7", 2)
     job.start(f'say "$(cat {path})"; {worker}', {"SUBMITIT_FOLDER": str(job.folder), "SLURM_RESTART_COUNT": "2"})

@@ -68,8 +68,33 @@ def test_jobs_arrays_holds_and_requeues_are_told_apart(slurm, scheduler):
         "8_2": "JobHeldUser",
         "9": "BeginTime",
     }
+    assert [job for job, state in jobs.items() if state.held] == ["8_2"]
     assert scheduler.state("8_3") == JobState("8_3", "ended")
     assert scheduler.problem is None
+
+
+HELD = [
+    ("PENDING", "JobHeldAdmin"),
+    ("PENDING", "JobHeldUser"),
+    ("PENDING", "JobHoldMaxRequeue"),
+    ("PENDING", "launch failed requeued held"),
+    ("PENDING", "launch_failed_requeued_held"),
+    ("REQUEUE_HOLD", "None"),
+    ("SPECIAL_EXIT", "None"),
+    ("RESV_DEL_HOLD", "None"),
+]
+
+
+@pytest.mark.parametrize(("state", "reason"), HELD)
+def test_jobs_that_wait_for_somebody_to_release_them_are_held(slurm, scheduler, state, reason):
+    slurm.prints("squeue", line("7", state, reason=reason) + line("8", "PENDING", reason="Priority"))
+    jobs = scheduler.jobs()
+    assert (jobs["7"].state, jobs["7"].held) == ("pending", True)
+    assert not jobs["8"].held
+    if reason == "None":
+        slurm.refuses("squeue")
+        slurm.prints("sacct", f"7|{state}|None assigned|{T0}|Unknown\n")
+        assert scheduler.jobs(fresh=True)["7"].held
 
 
 def test_a_pending_job_has_waited_until_now_and_its_expected_start_does_not_count(slurm, scheduler):
@@ -91,7 +116,7 @@ def test_squeue_is_asked_for_the_jobs_of_one_name_each_element_for_itself(slurm,
     slurm.prints("sacct")
     assert scheduler.jobs() == {}
     [question] = slurm.asked("squeue")
-    assert question == f"--noheader --array --name {NAME} --format %i|%T|%N|%r|%V|%S"
+    assert question == f"--noheader --array --states all --name {NAME} --format %i|%T|%N|%r|%V|%S"
     assert slurm.asked("sacct") == []
 
 
@@ -187,11 +212,56 @@ def test_nor_is_one_that_does_not_answer_asked_more_often(slurm, scheduler, cloc
     assert len(slurm.asked("squeue")) == 1
 
 
-def test_what_was_submitted_since_the_last_answer_waits(slurm, scheduler, clock):
+def test_what_was_submitted_waits_until_squeue_has_shown_it_but_not_for_ever(slurm, scheduler, clock):
     slurm.prints("squeue", line("7", "RUNNING", "n1"))
     scheduler.jobs()
-    scheduler.submitted(["8_0", "8_1"])
-    assert set(scheduler.jobs()) == {"7", "8_0", "8_1"}
-    assert scheduler.state("8_1").state == "pending"
+    scheduler.submitted(["8_0", "8_1", "8_2", "8_3"])
+    scheduler.cancelled(["8_3"])
+    slurm.prints("squeue", line("7", "RUNNING", "n1") + line("8_1", "RUNNING", "n1") + line("8_2", "FAILED", "n1"))
     clock[0] = 5.0
+    assert set(scheduler.jobs()) == {"7", "8_0", "8_1"}  # 8_2 was short
+    assert [job for job in ("7", "8_0", "8_1", "8_2") if scheduler.shows(job)] == ["7", "8_1"]
+    assert scheduler.state("8_0").state == "pending"
+    assert scheduler.state("8_2").state == scheduler.state("8_3").state == "ended"
+    slurm.prints("squeue", line("7", "RUNNING", "n1"))
+    clock[0] = 10.0
+    assert set(scheduler.jobs()) == {"7", "8_0"}
+    clock[0] = 119.0
+    assert set(scheduler.jobs()) == {"7", "8_0"}
+    clock[0] = 125.0
     assert set(scheduler.jobs()) == {"7"}
+    assert scheduler.state("8_0").state == "ended"
+
+
+def test_accounting_which_may_lag_behind_ends_no_job_that_squeue_has_shown(slurm, scheduler, clock):
+    slurm.prints("squeue", line("7", "RUNNING", "n1") + line("8", "RUNNING", "n1") + line("9", "RUNNING", "n1"))
+    scheduler.jobs()
+    assert scheduler.heard_at == 0.0
+    slurm.refuses("squeue")
+    slurm.prints("sacct", f"7|RUNNING|n1|{T0}|{T1}\n8|NODE_FAIL|n1|{T0}|{T1}\n10|PENDING|None assigned|{T0}|Unknown\n")
+    clock[0] = 5.0
+    assert set(scheduler.jobs()) == {"7", "8", "9", "10"}
+    assert [scheduler.state(job) and scheduler.state(job).state for job in ("7", "8", "9", "10", "11")] == [
+        "running",
+        None,
+        None,
+        "pending",
+        None,
+    ]
+    assert scheduler.problem is None
+    assert scheduler.heard_at == 0.0  # which jobs live is not known since
+    slurm.prints("squeue", line("8", "RUNNING", "n1"))
+    clock[0] = 10.0
+    assert set(scheduler.jobs()) == {"8"}
+    assert scheduler.state("7").state == "ended"
+
+
+def test_where_squeue_has_never_answered_accounting_is_believed_about_all_but_new_jobs(slurm, scheduler, clock):
+    slurm.prints("sacct", f"7|COMPLETED|n1|{T0}|{T1}\n")
+    scheduler.submitted(["7", "8"])
+    assert set(scheduler.jobs()) == {"8"}
+    assert scheduler.state("7").state == "ended"
+    clock[0] = 125.0
+    assert scheduler.jobs() == {}
+    assert scheduler.state("8").state == "ended"
+    assert scheduler.heard_at == 125.0

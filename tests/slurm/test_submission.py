@@ -5,15 +5,17 @@ import shlex
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support.fake_slurm import FakeSlurm, option
 
+from slurm.commands import ask
 from slurm.errors import SlurmError
 from slurm.host import JobHost
 from slurm.settings import SlurmSettings
-from slurm.submission import Submission, cancel, cancel_named, max_array_size
+from slurm.submission import RefusedError, Submission, cancel, cancel_named, max_array_size
 
 HOST = JobHost(("worker",), slots=2)
 BACKEND = """
@@ -267,22 +269,50 @@ def test_scripts_which_may_hold_secrets_are_for_their_owner_alone(submission, sl
 @pytest.mark.parametrize(
     ("sbatch", "reason"),
     [
-        ("echo 'sbatch: error: Invalid qos' >&2; exit 1", "^sbatch: error: Invalid qos; the script is in "),
-        ("echo Fine", '^sbatch: Could not make sense of sbatch output "Fine"; the script is in '),
-        (None, "^sbatch: .*No such file or directory: 'sbatch'; the script is in "),
+        ("echo 'sbatch: error: Invalid qos' >&2; exit 1", "^sbatch: Invalid qos; the script is in "),
+        ("echo Fine", '^sbatch: prints no job id but "Fine"; the script is in '),
+        (None, "^sbatch is not installed here; the script is in "),
+        ("exec sleep 60", "^sbatch does not answer .*timed out after 1.0 seconds.*; the script is in "),
     ],
 )
-def test_a_refused_submission_says_why_and_where_the_script_is(submission, slurm, tmp_path, sbatch, reason):
+def test_a_refused_submission_says_why_and_where_the_script_is(
+    submission, slurm, tmp_path, monkeypatch, sbatch, reason
+):
+    monkeypatch.setattr("slurm.submission.ask", partial(ask, timeout_s=1.0))
     slurm.accepts_jobs()
     if sbatch is None:
         (slurm.folder / "sbatch").unlink()
     else:
         slurm.runs("sbatch", sbatch)
-    with pytest.raises(SlurmError, match=reason) as refusal:
+    with pytest.raises(RefusedError, match=reason) as refusal:
         submission().submit(2)
+    assert refusal.value.accepted == []
     folder = Path(str(refusal.value).rpartition(" ")[2])
     assert folder.parent == tmp_path / "slurm"
     assert list(folder.glob("*.sh"))
+
+
+def test_a_refusal_says_which_jobs_were_accepted_before(submission, slurm):
+    slurm.accepts_jobs(first=100, max_array_size=4)
+    slurm.takes_submissions(2)
+    with pytest.raises(RefusedError, match=r"^sbatch: Batch job submission failed") as refusal:
+        submission().submit(10)
+    assert refusal.value.accepted == [f"{array}_{task}" for array in (100, 101) for task in range(4)]
+
+
+@pytest.mark.parametrize("variables", [{}, {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}])
+def test_a_job_that_sbatch_queued_without_saying_so_finds_what_it_runs(submission, slurm, execute, tmp_path, variables):
+    slurm.accepts_jobs()
+    slurm.runs("sbatch", f"cp \"$1\" {slurm.folder}/1.script; echo 'sbatch: error: Socket timed out' >&2; exit 1")
+    with pytest.raises(RefusedError, match="Socket timed out"):
+        submission().submit(4)
+    [script] = slurm.scripts()
+    program = 'while [ "$1" != -u ]; do shift; done; exec ' + f'"{sys.executable}" "$@"'
+    tried = execute(script, program, PYTHONPATH=os.pathsep.join(sys.path), **variables)
+    job = "5_3" if variables else "7"
+    [found] = (tmp_path / "slurm").glob("*/*_submitted.pkl")
+    assert found.name == f"{job}_submitted.pkl"
+    assert "FileNotFoundError: [Errno 2] No such file or directory: 'worker'" in tried[1]  # HOST's command
 
 
 def test_jobs_that_are_gone_are_cancelled_all_the_same(slurm):

@@ -40,6 +40,15 @@ class FakeSlurm:
             'echo "Submitted batch job $number"',
         )
 
+    def takes_submissions(self, number: int) -> None:
+        """After `accepts_jobs`: have sbatch refuse all that come after so many, as where a limit is reached."""
+        limit = int((self.folder / "next").read_text()) + number
+        refused = "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy"
+        taken = (self.folder / "sbatch").read_text().partition("asked\n")[2]
+        self.runs(
+            "sbatch", f"[ $(cat {self.folder}/next) -lt {limit} ] || {{ echo '{refused}' >&2; exit 1; }}\n{taken}"
+        )
+
     def asked(self, command: str) -> list[str]:
         """Return the arguments of every call of a command so far."""
         path = self.folder / "asked"

@@ -35,6 +35,26 @@ def test_commit_and_changes_of_the_code_are_recorded(repository):
     assert "-one\n+two\n" in changed["diff"]
 
 
+@pytest.mark.parametrize("inside", [".", "project"])
+def test_changes_of_sweep_files_are_known_and_not_shown(tmp_path, inside):
+    """Whatever form a secret has in them: this one is on a line of its own."""
+    project = tmp_path / inside
+    (project / "sweeps").mkdir(parents=True)
+    texts = {"sweeps/mine.yaml": "base: a\n", "sweeps/old.yml": "base: a\n", "sweeps/__init__.py": "", "a.py": "one\n"}
+    for name, text in texts.items():
+        (project / name).write_text(text)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    for name, text in texts.items():
+        (project / name).write_text(text + "API_KEY: |\n  s3cret\n" if name.startswith("sweeps/") else "two\n")
+    found = collect(project)
+    assert found["dirty"] is True
+    assert "-one\n+two\n" in found["diff"]
+    assert found["diff"].count("s3cret") == 1  # of sweeps/__init__.py, which is code
+    assert "sweeps/__init__.py" in found["diff"]
+
+
 def test_a_new_file_makes_the_code_dirty(repository):
     (repository / "new.txt").touch()
     assert collect(repository)["dirty"] is True

@@ -57,6 +57,25 @@ def test_an_attempt_is_queued_once_wherever_it_has_got_to(study):
     assert enqueue(study, QueueEntry("run2", 0, 1))
 
 
+@pytest.mark.parametrize("runs", [10, 20])
+def test_to_queue_a_run_reads_no_other_and_lists_each_folder_once(study, monkeypatch, runs):
+    asked = Counter()
+
+    def counted(name, real):
+        def call(*arguments, **options):
+            asked[name] += 1
+            return real(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(Path, "read_bytes", counted("reads", Path.read_bytes))
+    monkeypatch.setattr(os, "scandir", counted("listings", os.scandir))
+    for order in range(runs):
+        assert enqueue(study, QueueEntry(f"run{order}", 0, order))
+    assert not enqueue(study, QueueEntry("run0", 0, 0))
+    assert asked == {"listings": 2 * runs + 1}  # the queue and the claims; the one that is known is found in the queue
+
+
 def test_a_claim_whose_worker_died_before_signing_has_no_owner(study):
     entry = QueueEntry("run", 0, 1)
     enqueue(study, entry)
