@@ -1,8 +1,9 @@
 """What a reader must know to read the table: units, seeds, selection, what is missing and why."""
 
+import math
 from collections.abc import Sequence
 
-from experiments.columns import LPIPS, PARAMETERS, Column, has_roughness
+from experiments.columns import LPIPS, MUTUAL_INFORMATION, PARAMETERS, Column, has_roughness
 from experiments.comparability import comparable
 from experiments.references import References, latent_dims
 from experiments.results import CellResult, RunResult, StudyResults
@@ -17,6 +18,7 @@ def caption(results: StudyResults, references: References, columns: Sequence[Col
         _units(results),
         _validation(columns),
         _verdicts(),
+        _information(results, columns),
         _parameters(results, columns),
         _reference_words(references),
         _lpips(results),
@@ -32,6 +34,20 @@ def _validation(columns: Sequence[Column]) -> str:
     shown = [column.title for column in columns if column.key.startswith(("val/", "latent/"))]
     words = "of the validation split, by which the weights were selected: optimistic"
     return f"{', '.join(shown)}: {words}." if shown else ""
+
+
+def _information(results: StudyResults, columns: Sequence[Column]) -> str:
+    """Return what limits the mutual information, where it is shown, and which cells are at that limit."""
+    if not any(column.key == MUTUAL_INFORMATION for column in columns):
+        return ""
+    words = "MI: mutual information of images and sampled codes over the test images, in nats, at most ln N"
+    count = results.data.get("splits", {}).get("test", {}).get("images")
+    if count is None or not results.one_data_set:
+        return f"{words}."
+    most = math.log(count)
+    full = [cell.cell for cell in results.measured if any(mi > most - 1 for mi in cell.values(MUTUAL_INFORMATION))]
+    saturated = f"; saturated (above ln N - 1, so it may be larger) at {', '.join(full)}" if full else ""
+    return f"{words} = {most:.2f}{saturated}."
 
 
 def _parameters(results: StudyResults, columns: Sequence[Column]) -> str:

@@ -290,14 +290,14 @@ def _coordinate(sweep: Sweep, study: StudyDirectory, datasets: Datasets, console
     status = "FINISHED" if finished else "RUNNING" if goes_on else "KILLED"
     warning = publish_parent(sink, study, status) or coordinator.mlflow_problem
     if warning:
+        remedy = f"vae-sweep sync {sweep.name} --root {study.path.parent}"
         console.print(
-            f"{warning}; to complete MLflow later: vae-sweep sync {sweep.name} --root {study.path.parent}",
+            f"{warning}; to complete MLflow later: {remedy}",
             style="yellow",
             markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
-    if coordinator.not_over:
-        again = f"vae-sweep stop {study.path.name} --root {study.path.parent}"
-        console.print(f"Not all is known to have ended: {coordinator.not_over}; {again}", style="yellow", markup=False)
     if not finished:
         console.print(_how_to_go_on(study, goes_on), markup=False, soft_wrap=True)
         return _STOPPED_BY_REQUEST if coordinator.stopped_by_request else _STOPPED

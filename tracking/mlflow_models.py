@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _NAME = "model"  # of every run's model: `runs:/<run>/model`
 _DIGEST = f"{TAG}weights_digest"
+_MODEL_ID = f"{TAG}model_id"
 
 
 class ModelRefusedError(Exception):
@@ -129,10 +130,11 @@ def _register(client: "MlflowClient", name: str, model_id: str, run_id: str) -> 
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     versions: Any = client.search_model_versions(f"name = '{name}'")
-    version = next((found.version for found in versions if found.model_id == model_id), None)
+    version = next((found.version for found in versions if found.tags.get(_MODEL_ID) == model_id), None)
     if version is None:
         # a server knows its models; without one, MLflow would look this up in the store of its global settings
         is_served = client.tracking_uri.startswith(("http://", "https://"))
         source = f"models:/{model_id}" if is_served else client.get_logged_model(model_id).artifact_location
-        version = client.create_model_version(name, source, run_id=run_id, model_id=model_id).version
+        tags = {_MODEL_ID: model_id}  # what MLflow itself knows of it, a search does not return
+        version = client.create_model_version(name, source, run_id=run_id, tags=tags, model_id=model_id).version
     return f"models:/{name}/{version}"

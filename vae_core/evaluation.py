@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vae_core.config import RunConfig
 from vae_core.data.augment import Augmenter, augmenter_of
 from vae_core.data.batches import Batch, Indices, Reader, load_batch, micro_batches, padding_multiple
-from vae_core.diagnostics import active_units, dead_codes, latent_variance, mu_std, perplexity
+from vae_core.diagnostics import active_units, dead_codes, latent_variance, mu_std, mutual_information, perplexity
 from vae_core.errors import UserError
 from vae_core.losses import LIKELIHOODS, fitted_scale, objective, real_dims
 from vae_core.metrics import mse_per_image, ssim_per_image
@@ -123,6 +123,8 @@ class Evaluator:
             metrics = self._metrics(measured, scale, beta, sigma or self._config.loss.sigma)
             if exchange or split == "test":
                 metrics["exchange_cost"] = self._exchange_cost(model, indices, measured)
+            if split == "test" and "z" in measured:
+                metrics["mutual_information"] = mutual_information(measured["z"], measured["mu"], measured["logvar"])
             train = self._train_elbos(model, trained, scale) if split == "val" else {}
         return EvaluationResult(
             _with_keys(metrics, _latent_metrics(measured), split) | train,
@@ -331,6 +333,8 @@ def _of_latent(latent: Latent) -> dict[str, Tensor]:
     }
     if latent.logvar is not None:
         measured["logvar"] = _rows(latent.logvar)
+        if latent.z.shape == latent.mu.shape and latent.z.ndim == 2 and not latent.groups:
+            measured["z"] = latent.z  # of groups below the first, mu belongs to one sample of those above
     if latent.groups:
         groups = torch.split(latent.kl, list(latent.groups), dim=1)
         measured["kl_groups"] = torch.stack([group.sum(1) for group in groups], dim=1)

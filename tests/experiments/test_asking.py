@@ -61,7 +61,12 @@ def states(root):
     found = mlflow_runs(root)
     statuses = dict(found)
     assert len(statuses) == len(found) == sum(len(trial.runs) for trial in trials)
-    return [trial.state for trial in trials], [statuses[f"{trial.cell} seed=0"] for trial in trials]
+    return [trial.state for trial in trials], [statuses[f"{short(trial.cell)} seed=0"] for trial in trials]
+
+
+def short(cell):
+    """Return `beta=0.1 lr=0.001` for `loss.beta=0.1 optim.lr=0.001`, as MLflow names runs."""
+    return re.sub(r"\w+\.(?=\w+=)", "", cell)
 
 
 def kinds(study, run, attempt):

@@ -27,7 +27,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def sweep(tmp_path, request):
-    path = tmp_path / f"{request.node.name.replace('[', '-').replace(']', '')[:40]}.yaml"
+    path = tmp_path / f"away-{len(request.node.name)}.yaml"
     path.write_text(TINY.lstrip().replace("train.epochs: 3", "train.epochs: 40"))
     return path
 

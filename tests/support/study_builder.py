@@ -52,6 +52,7 @@ class StudyBuilder:
         write_atomic(self.study.sweep_file, dump_yaml(sweep))
         data = {"fingerprint": fingerprint, "splits": {"test": {"images": 5}}}
         write_json(self.study.path / "data.json", data)
+        write_json(self.study.provenance_file, {"commit": None, "dirty": None, "packages": {"torch": "2.4.0"}})
         self._ledger = Ledger(self.study)
 
     def cell(self, **params) -> list[str]:

@@ -1,3 +1,4 @@
+import math
 import statistics
 
 import numpy as np
@@ -15,12 +16,45 @@ from vae_core.diagnostics import (
     kl_spectrum,
     latent_variance,
     mu_std,
+    mutual_information,
 )
 from vae_core.evaluation import Evaluator
 from vae_core.losses import kl_per_dimension, reparameterize
 from vae_core.models.latent import Latent
 
 HEALTHY = {"active_units": 9, "rate": 20.0, "exchange_cost": 0.5, "latent_dim": 32, "max_active_units": 12}
+
+
+class TestMutualInformation:
+    def sampled(self, mu, logvar):
+        noise = torch.tensor(np.random.default_rng(1).standard_normal(mu.shape))
+        return mu + (logvar / 2).exp() * noise
+
+    def test_a_collapsed_encoder_tells_nothing(self):
+        mu, logvar = torch.full((300, 4), 0.3), torch.full((300, 4), -0.2)
+        assert abs(mutual_information(self.sampled(mu, logvar), mu, logvar)) < 1e-9
+
+    def test_separate_posteriors_tell_the_image(self):
+        mu = torch.arange(300.0).double()[:, None] * torch.ones(1, 2)
+        logvar = torch.full((300, 2), -8.0).double()
+        assert mutual_information(self.sampled(mu, logvar), mu, logvar) == pytest.approx(math.log(300), abs=1e-6)
+
+    def test_against_densities_image_by_image(self, monkeypatch):
+        monkeypatch.setattr("vae_core.diagnostics._PAIRS_AT_ONCE", 7 * 40)  # several blocks of rows
+        random = np.random.default_rng(2)
+        mu, logvar = (torch.tensor(random.standard_normal((40, 3))) for _ in range(2))
+        z = self.sampled(mu, logvar)
+        log_q = torch.distributions.Normal(mu, (logvar / 2).exp()).log_prob(z[:, None]).sum(2)  # (z of i, x of n)
+        expected = float((log_q.diagonal() - torch.logsumexp(log_q, 1) + math.log(40)).mean())
+        assert mutual_information(z, mu, logvar) == pytest.approx(expected, abs=1e-12)
+        assert 0.1 < expected < math.log(40) - 0.1
+
+    def test_a_linear_channel_has_its_closed_form(self):
+        """z = mu + noise with mu ~ N(0, 1 - s), noise ~ N(0, s) in M dimensions: I = -M / 2 ln s."""
+        random = np.random.default_rng(3)
+        mu = torch.tensor(random.standard_normal((4000, 2)) * math.sqrt(0.7))
+        logvar = torch.full((4000, 2), math.log(0.3)).double()
+        assert mutual_information(self.sampled(mu, logvar), mu, logvar) == pytest.approx(-math.log(0.3), abs=0.05)
 
 
 class TestLinearVae:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 from skimage.metrics import structural_similarity
@@ -95,7 +96,16 @@ def plain_metrics(model, dataset, split, beta):
     metrics["latent_variance"] = np.mean(variances)
     metrics["mu_std"] = np.std(mus, axis=0, ddof=1).mean()
     metrics["exchange_cost"] = plain_exchange(model, dataset, split, zs) / np.sum(errors) - 1
+    metrics["mutual_information"] = plain_information(zs, mus, variances)
     return metrics
+
+
+def plain_information(zs, mus, variances):
+    log_q = [
+        [scipy.stats.norm(mu, np.sqrt(v)).logpdf(z).sum() for mu, v in zip(mus, variances, strict=True)] for z in zs
+    ]
+    own = [row[position] for position, row in enumerate(log_q)]
+    return np.mean(own - scipy.special.logsumexp(log_q, axis=1)) + math.log(len(zs))
 
 
 def plain_exchange(model, dataset, split, zs):
