@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ROOT ?= runs
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# two processes, each with the test files that tests/conftest.py gives it
+TWO_AT_ONCE := --numprocesses=2 --dist=loadgroup
 export VAE_SWEEP_TEST_DATA ?= $(abspath ../shared/data)
 
 .PHONY: demo test test-all check bench clean
@@ -12,7 +14,7 @@ demo: $(VENV)/.runtime ## run the sweep `beta` on embedded data and print its ta
 	$(BIN)/vae-sweep run beta --root $(ROOT)
 
 test: $(VENV)/.dev ## the everyday tests
-	$(BIN)/python -m pytest -m "not slow" --junit-xml=test-report.xml
+	$(BIN)/python -m pytest -m "not slow" $(TWO_AT_ONCE) --junit-xml=test-report.xml
 
 test-all: $(VENV)/.dev ## also the slow ones
 	$(BIN)/python -m pytest --junit-xml=test-report.xml
