@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.block_model import BlockFit
-from experiments.pair_tests import Column, Indices, PairTests
+from experiments.pair_tests import ALPHA, LEAST_SEEDS, Column, Indices, PairTests
 
 if TYPE_CHECKING:
     from experiments.comparison import Comparison
 
-_UNEQUAL = 0.05
 _BLOCKS = "randomised blocks (cell + seed), Dunnett against the baseline, each variance at least the pooled one"
 _PAIRED = "paired t on common seeds"
 
@@ -34,7 +33,13 @@ def notes(
     cell_of: Indices,
 ) -> tuple[str, ...]:
     """Return what a reader has to know beside the method."""
-    return (*_missing(column, baseline, by_cell), *_untested(by_cell), *_spread(column, fit, cell_of), *_flips(by_cell))
+    return (
+        *_missing(column, baseline, by_cell),
+        *_untested(by_cell),
+        *_spread(column, fit, cell_of),
+        *_hidden(column, baseline, by_cell),
+        *_flips(by_cell),
+    )
 
 
 def left_out(values: Mapping[str, Mapping[int, float]]) -> list[str]:
@@ -78,11 +83,33 @@ def _spread(column: Column, fit: BlockFit, cell_of: Indices) -> list[str]:
     from scipy.stats import levene
 
     p = float(levene(*groups, center="median").pvalue)
-    return [f"the spread over seeds differs between cells (Levene p = {p:.2g})"] if p <= _UNEQUAL else []
+    return [f"the spread over seeds differs between cells (Levene p = {p:.2g})"] if p <= ALPHA else []
+
+
+def _hidden(column: Column, baseline: str, by_cell: Mapping[str, "Comparison"]) -> list[str]:
+    """Name differences that the pooled spread hides: paired t tests with Bonferroni's correction would show them."""
+    from scipy.special import stdtr
+
+    tested = [cell for cell, found in by_cell.items() if found.p is not None]
+    found = []
+    for cell in tested:
+        differences = column.differences(column.cells.index(baseline), column.cells.index(cell))
+        n, spread = len(differences), float(np.std(differences, ddof=1))
+        if by_cell[cell].holds or n < LEAST_SEEDS or spread <= column.no_spread:
+            continue
+        t = abs(float(np.mean(differences))) / spread * n**0.5
+        p = min(1.0, 2 * float(stdtr(n - 1, -t)) * len(tested))
+        if p <= ALPHA:
+            found.append(f"{cell} (p = {p:.2g})")
+    if not found:
+        return []
+    hides = "the large spread of other cells hides differences that paired t tests alone would show, with Bonferroni's"
+    both = "whoever counts these too errs in up to one of ten columns, not of twenty"
+    return [f"{hides} correction: {', '.join(found)}; {both}"]
 
 
 def _flips(by_cell: Mapping[str, "Comparison"]) -> list[str]:
     most = max((found.n for found in by_cell.values() if found.p is not None), default=0)
-    if most < 2 or 2 / 2**most <= _UNEQUAL:
+    if most < 2 or 2 / 2**most <= ALPHA:
         return []
     return [f"exact sign-flip tests cannot be significant with {most} seeds (smallest p {2 / 2**most:.4g})"]

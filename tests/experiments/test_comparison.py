@@ -252,3 +252,22 @@ def test_student_t_intervals_cover_95_percent_at_five_seeds():
     samples = np.random.default_rng(9).normal(size=(20_000, 5))
     found = [estimate(sample) for sample in samples.tolist()]
     assert 0.94 <= np.mean([abs(one.mean) <= one.half_width for one in found]) <= 0.96
+
+
+def test_a_difference_that_another_cell_hides_is_named():
+    """A cell that scatters much makes the pooled spread large; what it hides is said, and not called significant."""
+    noise = np.random.default_rng(0).normal(size=(3, 5))
+    values = {
+        "base": dict(enumerate(0.0126 + 0.0001 * noise[0])),
+        "clear": dict(enumerate(0.0159 + 0.0001 * noise[1])),
+        "wild": dict(enumerate(0.0360 + 0.0060 * noise[2])),
+    }
+    family = compare_cells(values, "base")
+    p = 2 * stats.ttest_rel(list(values["clear"].values()), list(values["base"].values())).pvalue
+    assert not family.by_cell["clear"].holds
+    [note] = [note for note in family.notes if "hides differences" in note]
+    assert f"clear (p = {p:.2g})" in note
+    assert "wild" not in note
+    calm = compare_cells({cell: own for cell, own in values.items() if cell != "wild"}, "base")
+    assert calm.by_cell["clear"].holds
+    assert not any("hides" in note for note in calm.notes)
