@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from experiments.ablation import Ablation
-from experiments.columns import Column
+from experiments.columns import Column, run_value
 from experiments.entries import Entry, Matrix, TableRow
+from experiments.intervals import improvement_interval, iqm_interval
 from experiments.results import CellResult, RunResult
 
 SCHEMA, VERSION = "vae-sweep-report", 1  # the version changes when a key changes its meaning or goes
@@ -37,7 +38,7 @@ def _study(table: Ablation) -> dict[str, Any]:
         "methods": table.methods,
         "costs": table.costs,
         "columns": [_column(column) for column in table.columns],
-        "rows": [_row(row) for row in table.rows],
+        "rows": [_row(row) | {"many_seeds": _many_seeds(table, row)} for row in table.rows],
         "matrices": [_matrix(matrix) for matrix in table.matrices],
         "equal_epochs": equal
         and {
@@ -67,6 +68,27 @@ def _row(row: TableRow) -> dict[str, Any]:
         "planned_runs": cell and len(cell.runs),
         "entries": {key: _entry(entry) for key, entry in row.entries.items()},
     }
+
+
+def _many_seeds(table: Ablation, row: TableRow) -> dict[str, Any]:
+    """Return what ten seeds and more allow to say: robust means, and how often a run beats one of the baseline's."""
+    found: dict[str, Any] = {}
+    for column in table.columns if row.cell is not None else ():
+        own = _values(row.cell, column)
+        iqm = iqm_interval(own)
+        if iqm is None:
+            continue
+        compared = row.entries[column.key].comparison and table.baseline and column.direction
+        other = _values(table.baseline, column) if compared else []
+        better = improvement_interval(own, other, column.direction == "higher")
+        found[column.key] = {"iqm": asdict(iqm), "probability_of_improvement": better and asdict(better)}
+    return found
+
+
+def _values(cell: CellResult | None, column: Column) -> list[float]:
+    if cell is None or not column.is_tested:
+        return []
+    return [value for run in cell.done if (value := run_value(run, column.key)) is not None and math.isfinite(value)]
 
 
 def _entry(entry: Entry) -> dict[str, Any]:

@@ -153,6 +153,24 @@ def test_json_is_versioned_and_has_every_number_at_full_precision(tmp_path):
     assert {row["notes"][0] for row in study["rows"] if row["notes"]} == {"baseline"}
 
 
+def test_json_says_more_from_ten_seeds_on(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [0, 1]}, seeds=tuple(range(10)), baseline={"loss.beta": 0})
+    for beta in (0, 1):
+        for seed, run in enumerate(builder.cell(loss__beta=beta)):
+            builder.done(run, ssim=0.1 * seed + 0.45 * beta, lpips=0.2)
+    (study,) = json.loads(Report((table_of(builder),)).to_json())["studies"]
+    baseline, cell, reference = (row["many_seeds"] for row in study["rows"][:3])
+    assert baseline["test/ssim"]["iqm"]["value"] == pytest.approx(0.45)
+    assert baseline["test/ssim"]["probability_of_improvement"] is None
+    assert cell["test/ssim"]["iqm"]["n"] == 10
+    better = cell["test/ssim"]["probability_of_improvement"]
+    assert better["value"] == sum(a + 4.5 > b for a in range(10) for b in range(10)) / 100
+    assert better["low"] < better["value"] < better["high"]
+    assert cell["test/kl"]["probability_of_improvement"] is None  # neither way is better
+    assert reference == {}
+    assert "run/minutes" not in cell
+
+
 def test_json_keeps_the_keys_of_its_version(tmp_path):
     tree = json.loads(Report((table_of(beta_study(tmp_path / "study")),)).to_json())
 
@@ -163,7 +181,8 @@ def test_json_keeps_the_keys_of_its_version(tmp_path):
     }
     row = tree["studies"][0]["rows"][0]
     assert set(row) == {
-        *("kind", "name", "trial", "params", "notes", "verdicts", "finished_runs", "planned_runs", "entries")
+        *("kind", "name", "trial", "params", "notes", "verdicts", "finished_runs", "planned_runs", "entries"),
+        "many_seeds",
     }
     assert set(row["entries"]["test/elbo"]) == {"mean", "half_width", "n", "text", "best", "comparison"}
     comparison = {"difference", "low", "high", "effect", "p", "sign_flip_p", "n", "holds"}
