@@ -1,10 +1,13 @@
 """A sweep small enough to run in seconds, and the data it needs."""
 
+import sys
 import textwrap
 
 import pytest
 import torch
 from support.tiny import TINY
+
+from experiments import cli
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +33,18 @@ def write_sweep(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def printed_by(monkeypatch, capsys):
+    """Return a function that gives a command line in this process, and returns what was printed to both streams."""
+
+    def give(*arguments, check=0):
+        monkeypatch.setattr(sys, "argv", ["vae-sweep", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match=f"^{check}$"):
+            cli.main()
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    return give

@@ -17,7 +17,7 @@ from support.fake_slurm import FakeSlurm
 from support.planned import planned, run_inline
 from support.study_builder import StudyBuilder
 
-from experiments import asking, attach, cli, inbox
+from experiments import asking, attach, inbox
 from experiments import study as study_module
 from experiments.inbox import Request, ask, requests
 from experiments.ledger import read_trials
@@ -34,18 +34,9 @@ ONE_SEED = "seeds=1"
 
 
 @pytest.fixture
-def vae_sweep(monkeypatch, capsys):
-    """Give a command line in this process; return what was printed, to both streams."""
-
-    def vae_sweep(*arguments, check=0):
-        monkeypatch.setattr(sys, "argv", ["vae-sweep", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit, match=f"^{check}$"):
-            cli.main()
-        printed = capsys.readouterr()
-        return " ".join((printed.out + printed.err).split())  # lines are broken to fit
-
-    return vae_sweep
+def vae_sweep(printed_by):
+    """Give a command line; return what was printed, whose lines are broken to fit, as one line."""
+    return lambda *arguments, check=0: " ".join(printed_by(*arguments, check=check).split())
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import re
 import shutil
 import statistics
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 from matplotlib.image import imread
 from support.study_builder import CONFIG, StudyBuilder, beta_study
 
-from experiments import cli
 from experiments.compare_pictures import picture_rows
 from experiments.compare_runs import compared_runs, warnings
 from experiments.compare_tables import tables
@@ -44,16 +42,8 @@ def root(built, tmp_path):
 
 
 @pytest.fixture
-def vae_sweep(monkeypatch, capsys):
-    def vae_sweep(*arguments, check=0):
-        monkeypatch.setattr(sys, "argv", ["vae-sweep", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit, match=f"^{check}$"):
-            cli.main()
-        printed = capsys.readouterr()
-        return printed.out + printed.err
-
-    return vae_sweep
+def vae_sweep(printed_by):
+    return printed_by
 
 
 def rows_of(grid):
