@@ -21,7 +21,7 @@ class Entry:
         n: number of values.
         text: "0.483 ± 0.012"; an en dash where there is no number.
         comparison: with the baseline; None where there is none.
-        best: whether it is the best of its column; only where the difference to every other cell holds.
+        best: whether no other cell of its column is shown to beat it, where that singles out few (contrasts.py).
     """
 
     mean: float | None
