@@ -1,6 +1,7 @@
 """Randomised blocks: value = cell + seed + residual, where every cell sees the same seeds (common random numbers).
 
-The fit is least squares, so cells may lack seeds. Beside the pooled residual variance it gives each cell its own.
+The fit is least squares, so cells may lack seeds. Cells of like spread share a pooled residual variance; one that
+scatters far more than the others is left out of it, so that it does not hide what the others show.
 """
 
 from dataclasses import dataclass
@@ -9,9 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int_]
+Mask = NDArray[np.bool_]
 
 _TOLERANCE = 1e-9
 _UNCAPPED = 1e9
+NO_SPREAD = 1e-12  # relative to the values: what is left of equal numbers after rounding
+_NOISY = 0.005  # level of the test by which a cell is left out, corrected for the number of cells
+_LEAST_LIKE = 2  # cells that stay; and at least half of all
 
 
 @dataclass(frozen=True)
@@ -19,26 +25,27 @@ class BlockFit:
     """Variances of residuals, batched over B columns of values.
 
     Attributes:
-        pooled: (B,), residual variance as if all cells had the same.
-        df: degrees of freedom of `pooled`.
-        own: (B, K), variance of each cell over its seeds after the mean of the other cells is subtracted; too large by
-            1 / (number of other cells), never too small. 0 where a cell has no residual.
-        own_df: (K,), degrees of freedom of `own`: seeds shared with other cells, less one.
-        residuals: (B, N), of the values that are there, in the order of the design.
+        pooled: (B,), residual variance of the cells of like spread, as if all had the same.
+        df: (B,), degrees of freedom of `pooled`.
+        own: (B, K), variance of each cell over its seeds after the mean of the other cells of like spread is
+            subtracted; too large by 1 / (number of these), never too small. 0 where a cell has no residual.
+        own_df: (B, K), degrees of freedom of `own`: seeds shared with other cells, less one.
+        like: (B, K), whether the cell is one of like spread.
     """
 
     pooled: Array
-    df: int
+    df: Array
     own: Array
     own_df: Array
-    residuals: Array
+    like: Mask
 
 
 class BlockDesign:
     """Which cell has which seed."""
 
-    def __init__(self, present: NDArray[np.bool_]) -> None:
+    def __init__(self, present: Mask) -> None:
         """Take `present` (K cells, S seeds)."""
+        self.present = present
         self.cell, self.seed = np.nonzero(present)  # (N,) each
         self._cells, seeds = present.shape
         columns = np.concatenate([np.eye(self._cells)[self.cell], np.eye(seeds)[self.seed]], axis=1)  # (N, K + S)
@@ -48,8 +55,17 @@ class BlockDesign:
         company = present.sum(axis=0)[self.seed].astype(float)  # (N,): cells that share the value's seed
         shared = company > 1
         seeds_shared = self._by_cell(shared.astype(float))  # (K,)
-        self._own_df = np.maximum(seeds_shared - 1, 0)
+        self.own_df = np.maximum(seeds_shared - 1, 0)
         self._scale = self._own_scale(self._by_cell(company * shared) / np.maximum(seeds_shared, 1))
+
+    def residuals(self, values: Array) -> Array:
+        """Return what least squares leaves of `values` (B, K, S) where they are present: (B, N), by cell, then seed."""
+        chosen = values[:, self.present]
+        return np.asarray(chosen - (chosen @ self._basis) @ self._basis.T)
+
+    def own(self, residuals: Array) -> Array:
+        """Return the variance of each cell from `residuals` (B, N): (B, K)."""
+        return self._by_cell(residuals**2) * self._scale
 
     def _own_scale(self, company: Array) -> Array:
         """Return what a cell's sum of squares is multiplied by, from the mean number of cells on its seeds, (K,)."""
@@ -57,42 +73,110 @@ class BlockDesign:
         fitted = expected > _TOLERANCE
         return np.where(fitted, company / np.maximum(company - 1, 1) / np.where(fitted, expected, 1), 0.0)
 
-    def fit(self, values: Array) -> BlockFit:
-        """Fit `values` (B, N), ordered by cell, then seed. `pooled` is 0 where no degree of freedom is left."""
-        residuals = values - (values @ self._basis) @ self._basis.T
-        squares = residuals**2
-        return BlockFit(
-            pooled=squares.sum(axis=1) / max(self.df, 1),
-            df=self.df,
-            own=self._by_cell(squares) * self._scale,
-            own_df=self._own_df,
-            residuals=residuals,
-        )
-
     def _by_cell(self, values: Array) -> Array:
         """Sum `values` (..., N) over each cell: (..., K)."""
         return np.asarray(values @ np.eye(self._cells)[self.cell])
 
 
+def fit_blocks(values: Array, present: Mask) -> BlockFit:
+    """Fit `values` (B, K, S) where they are `present` (K, S); cells of one seed add nothing to it.
+
+    As long as the cell with the largest variance of its own scatters more than the others together (F test of the sum
+    of squares that leaves with it, at 0.005 over the number of cells), it is left out of the pooled variance.
+    """
+    repeated = present & (present.sum(axis=1, keepdims=True) > 1)
+    cells = int(np.sum(repeated.any(axis=1)))
+    fewest = max(_LEAST_LIKE, cells - cells // 2)
+    columns, each_cell = len(values), values.shape[:2]
+    found = BlockFit(
+        pooled=np.zeros(columns),
+        df=np.zeros(columns),
+        own=np.zeros(each_cell),
+        own_df=np.zeros(each_cell),
+        like=np.zeros(each_cell, dtype=bool),
+    )
+    pending = [(np.arange(columns), repeated)]
+    while pending:
+        rows, kept = pending.pop()
+        design = BlockDesign(kept)
+        residuals = design.residuals(values[rows])
+        own, squares = design.own(residuals), np.sum(residuals**2, axis=1)
+        leaves = np.full(len(rows), -1)
+        if int(np.sum(kept.any(axis=1))) > fewest:
+            leaves = _noisy(values[rows], design, own, squares)
+        pending += [(rows[leaves == cell], _less(kept, cell)) for cell in np.unique(leaves[leaves >= 0])]
+        stays = leaves < 0
+        settled = rows[stays]
+        found.pooled[settled] = squares[stays] / max(design.df, 1)
+        found.df[settled] = design.df
+        found.own[settled] = own[stays]
+        found.own_df[settled] = design.own_df
+        found.like[settled] = kept.any(axis=1)
+    return found
+
+
+def _noisy(values: Array, design: BlockDesign, own: Array, squares: Array) -> Indices:
+    """Return the cell of each column (B,) that scatters far more than the others, -1 where none does."""
+    from scipy.special import fdtrc
+
+    cells = int(np.sum(design.present.any(axis=1)))
+    no_spread = NO_SPREAD * np.max(np.abs(values[:, design.present]), axis=1, initial=0.0)
+    widest = np.argmax(own, axis=1)
+    found = np.full(len(values), -1)
+    for cell in np.unique(widest):
+        rows = np.nonzero(widest == cell)[0]
+        without = BlockDesign(_less(design.present, cell))
+        df = design.df - without.df
+        if df < 1 or without.df < 1:
+            continue
+        of_others = np.sum(without.residuals(values[rows]) ** 2, axis=1)
+        others_vary = np.sqrt(of_others / without.df) > no_spread[rows]  # beside constants no spread is "far more"
+        ratio = (squares[rows] - of_others) / df / np.where(others_vary, of_others / without.df, np.inf)
+        found[rows[fdtrc(df, without.df, np.maximum(ratio, 0)) * cells <= _NOISY]] = cell
+    return found
+
+
+def _less(present: Mask, cell: int) -> Mask:
+    others = np.arange(len(present)) != cell
+    return np.asarray(present & others[:, None])
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far a variance of a cell's own is believed that is above the pooled one: the weight of their mixture.
+
+    It is `least` up to `start` times the pooled variance, and rises from there to 1 at `full` times.
+    """
+
+    least: float
+    start: float
+    full: float
+
+    def weight(self, own: Array, pooled: Array) -> Array:
+        """Return the weight of `own` beside `pooled`."""
+        rise = (own - self.start * pooled) / ((self.full - self.start) * np.where(pooled > 0, pooled, 1.0))
+        return np.asarray(self.least + (1 - self.least) * np.clip(rise, 0, 1))
+
+
 @dataclass(frozen=True)
 class Weights:
-    """How far a variance above the pooled one is believed: 1 entirely, 0 not at all (the pooled one is taken)."""
+    """Whose own variance is believed how far, and how many degrees of freedom a comparison may have."""
 
-    baseline: float
-    cell: float
-    df_per_seed: float  # the degrees of freedom are at most this times (seeds - 1)
+    first: Trust
+    second: Trust
+    df_per_seed: float = _UNCAPPED  # at most this times (seeds - 1)
 
 
 # Against a baseline, whose variance is in every comparison, and for all pairs; with 3 or 4 seeds, and from 5 on.
-BASELINE_FEW, BASELINE = Weights(1.0, 0.45, 2.5), Weights(0.8, 0.45, _UNCAPPED)
-PAIRS_FEW, PAIRS = Weights(0.8, 0.8, 2.5), Weights(0.6, 0.6, _UNCAPPED)
+_CELL = Trust(0.5, 1.5, 6.0)
+_ANY_FEW, _ANY = Trust(0.9, 1.5, 3.5), Trust(0.6, 1.5, 5.0)
+BASELINE_FEW, BASELINE = Weights(Trust(1.0, 1.5, 3.5), _CELL, 2.5), Weights(Trust(0.6, 1.5, 3.5), _CELL)
+PAIRS_FEW, PAIRS = Weights(_ANY_FEW, _ANY_FEW, 2.5), Weights(_ANY, _ANY)
 ENOUGH_SEEDS = 5
 
 
-def difference_variance(
-    fit: BlockFit, first: NDArray[np.int_], second: NDArray[np.int_], weights: Weights
-) -> tuple[Array, Array]:
-    """Return the variance of one seed's difference between two cells and its degrees of freedom, both (B, P).
+def difference_variance(fit: BlockFit, first: Indices, second: Indices, weights: Weights) -> tuple[Array, Array]:
+    """Return the variance of one seed's difference between two cells of like spread and its df, both (B, P).
 
     Each of the two variances is the pooled one, or, where the cell's own is larger, a mixture of both. So cells of
     equal spread share their degrees of freedom, and a cell that scatters more is not tested by the others' spread. The
@@ -104,22 +188,57 @@ def difference_variance(
         fit: of B columns.
         first: (P,), index of the cell that all comparisons share, or of any cell.
         second: (P,), index of the other cell.
-        weights: for `first` (baseline) and `second` (cell).
+        weights: for `first` and `second`.
     """
-    one, one_spread = _from_above(fit, first, weights.baseline)
-    other, other_spread = _from_above(fit, second, weights.cell)
+    one, one_spread = _from_above(fit, first, weights.first)
+    other, other_spread = _from_above(fit, second, weights.second)
     variance = one + other
+    pooled_df = fit.df[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
-        df = np.where(variance > 0, variance**2 / (one_spread + other_spread), fit.df)
-    cap = weights.df_per_seed * np.minimum(fit.own_df[first], fit.own_df[second])
-    return variance, np.maximum(np.minimum(np.minimum(df, fit.df), cap), 1.0)
+        df = np.where(variance > 0, variance**2 / (one_spread + other_spread), pooled_df)
+    cap = weights.df_per_seed * np.minimum(fit.own_df[:, first], fit.own_df[:, second])
+    return variance, np.maximum(np.minimum(np.minimum(df, pooled_df), cap), 1.0)
 
 
-def _from_above(fit: BlockFit, cell: NDArray[np.int_], weight: float) -> tuple[Array, Array]:
+def _from_above(fit: BlockFit, cell: Indices, trust: Trust) -> tuple[Array, Array]:
     """Return a cell's variance and the sum of squared parts over their degrees of freedom, both (B, P)."""
-    pooled, own, own_df = fit.pooled[:, None], fit.own[:, cell], np.maximum(fit.own_df[cell], 1)
+    pooled, own, own_df = fit.pooled[:, None], fit.own[:, cell], np.maximum(fit.own_df[:, cell], 1)
+    df = np.maximum(fit.df, 1)[:, None]
+    weight = trust.weight(own, pooled)
     mixed = weight * own + (1 - weight) * pooled
-    spread = (weight * own) ** 2 / own_df + ((1 - weight) * pooled) ** 2 / max(fit.df, 1)
+    spread = (weight * own) ** 2 / own_df + ((1 - weight) * pooled) ** 2 / df
     larger = own > pooled
     shared = np.broadcast_to(pooled, own.shape)
-    return np.where(larger, mixed, shared), np.where(larger, spread, shared**2 / max(fit.df, 1))
+    return np.where(larger, mixed, shared), np.where(larger, spread, shared**2 / df)
+
+
+def pair_variance(
+    values: Array, fit: BlockFit, first: Indices, second: Indices, blocked: Mask, few: Weights, enough: Weights
+) -> tuple[Array, Array]:
+    """Return the variance of one seed's difference between two cells and its degrees of freedom, both (B, P).
+
+    That of the block model for two cells of like spread; else that of the pair's own differences.
+
+    Args:
+        values: (B, K, S), NaN where there is none, in all columns alike.
+        fit: of these values.
+        first: (P,), index of the cell that all comparisons share, or of any cell.
+        second: (P,), index of the other cell.
+        blocked: (P,), whether the block model may be used at all.
+        few: weights of pairs with fewer than five common seeds.
+        enough: weights of the others.
+    """
+    differences = values[:, second] - values[:, first]  # (B, P, S)
+    there = ~np.isnan(differences)
+    seeds = np.sum(there, axis=2)
+    own_df = np.maximum(seeds - 1, 1).astype(float)
+    mean = np.sum(differences, axis=2, where=there, keepdims=True) / np.maximum(seeds, 1)[..., None]
+    own = np.sum((differences - mean) ** 2, axis=2, where=there) / own_df
+    model, model_df = (
+        np.where(seeds < ENOUGH_SEEDS, of_few, of_enough)
+        for of_few, of_enough in zip(
+            difference_variance(fit, first, second, few), difference_variance(fit, first, second, enough), strict=True
+        )
+    )
+    shares = blocked & fit.like[:, first] & fit.like[:, second]
+    return np.where(shares, model, own), np.where(shares, model_df, own_df)

@@ -6,10 +6,13 @@ need (2.5 standard deviations, 7 cells: 0.87 against 0.39 of paired t tests with
 scatters more than the others, and above all a baseline that does, is then found different far too often: with ten times
 the variance of the others, the false-positive rate of a 12-cell table is 0.27 instead of 0.05. Testing for unequal
 variances first (Levene) and falling back to one Welch test per pair does not mend it: with three to five seeds the
-first test sees too little. So nothing is tested first. Each of the two variances in a difference is at least the pooled
-one, and is moved towards the cell's own where that is larger; degrees of freedom are Satterthwaite's, p values and
-simultaneous intervals Dunnett's. benchmarks/simulate_statistics.py compares these procedures; BENCHMARKS.md has the
-figures. Two cells, or two seeds, leave nothing to share: there it is the paired t test, Bonferroni-corrected.
+first test sees too little. And one wild cell makes the pooled variance so large that it hides what the others show.
+So two things are done. A cell that scatters far more than the others together leaves the pool, one after the other, and
+is compared by its own differences (then comparisons share less, and are taken as uncorrelated). Of the rest, each of
+the two variances in a difference is at least the pooled one, and is moved towards the cell's own where that is larger.
+Degrees of freedom are Satterthwaite's, p values and simultaneous intervals Dunnett's.
+benchmarks/simulate_statistics.py compares these procedures; BENCHMARKS.md has the figures. Two cells, or two seeds,
+leave nothing to share: there it is the paired t test, Bonferroni-corrected.
 
 Cells that lack seeds are compared on the seeds they share with the baseline; variances come from the least-squares fit
 of all that is there. Missing seeds lower the correlation between comparisons; the lowest one is used for all.
@@ -36,7 +39,9 @@ class Comparison:
             `holds`. None where the difference is not tested.
         high: its upper end.
         effect: difference over the residual standard deviation of one run, times the small-sample correction of Hedges
-            1981 (J. Educ. Stat. 6, 107-128). None without spread, or with fewer than two degrees of freedom.
+            1981 (J. Educ. Stat. 6, 107-128). That of the cells of like spread; where one of the two scatters far more,
+            the root of half the variance of their differences. None without spread, or with fewer than two degrees of
+            freedom.
         p: corrected for all comparisons of the family; None with fewer than two common seeds (three, where other
             cells have as many) or without spread.
         sign_flip_p: exact p of the paired differences under all flips of their signs, for this pair alone (not
@@ -89,16 +94,16 @@ def compare_cells(values: Mapping[str, Mapping[int, float]], baseline: str) -> F
     others = [cell for cell in values if cell != baseline]
     second = np.array([column.cells.index(cell) for cell in others], dtype=int)
     first = np.full_like(second, column.cells.index(baseline))
-    fit, cell_of = column.fit()
+    fit = column.fit()
     tests = pair_tests(column, fit, first, second, BASELINE_FEW, BASELINE)
-    p, reach = _against_one(column, tests, first, second)
-    sd = _residual_sd(column, fit)
+    p, reach = _against_one(column, fit, tests, first, second)
+    effects = _effects(column, fit, tests)
     by_cell = {
-        cell: _comparison(tests, k, p[k], reach[k], sd, fit.df, column.differences(first[k], second[k]))
+        cell: _comparison(tests, k, p[k], reach[k], effects[k], column.differences(first[k], second[k]))
         for k, cell in enumerate(others)
         if tests.seeds[k]
     }
-    return Family(by_cell, method(tests), (*left_out(values), *notes(column, baseline, by_cell, fit, cell_of)))
+    return Family(by_cell, method(tests), (*left_out(values), *notes(column, baseline, by_cell, fit)))
 
 
 def best_cells(values: Mapping[str, Mapping[int, float]], higher_is_better: bool) -> set[str]:
@@ -114,7 +119,7 @@ def best_cells(values: Mapping[str, Mapping[int, float]], higher_is_better: bool
     first, second = np.triu_indices(len(column.cells), 1)
     if not len(first):
         return set()
-    tests = pair_tests(column, column.fit()[0], first, second, PAIRS_FEW, PAIRS)
+    tests = pair_tests(column, column.fit(), first, second, PAIRS_FEW, PAIRS)
     beaten = _beaten(tests, first, second, len(column.cells), higher_is_better)
     seeds = column.present.sum(axis=1)
     enough = seeds >= min(LEAST_SEEDS, int(seeds.max()))
@@ -134,12 +139,14 @@ def _beaten(tests: PairTests, first: Indices, second: Indices, cells: int, highe
     return set(loser[clearest][p <= ALPHA].tolist())
 
 
-def _against_one(column: Column, tests: PairTests, first: Indices, second: Indices) -> tuple[Array, Array]:
+def _against_one(
+    column: Column, fit: BlockFit, tests: PairTests, first: Indices, second: Indices
+) -> tuple[Array, Array]:
     """Return corrected p values and half-widths of the intervals, both (P,), NaN where not tested."""
     from scipy.special import stdtrit
 
     family = max(int(np.sum(tests.seeds >= 2)), 1)  # also what has too few seeds to be tested: it was chosen alike
-    correlation = _correlation(column, tests, first, second)
+    correlation = _correlation(column, fit, tests, first, second)
     t = np.where(tests.tested, tests.t, 0.0)
     p = np.where(tests.blocked, dunnett_p(t, family, tests.df, correlation), _bonferroni(t, tests.df, family))
     critical = np.where(
@@ -156,12 +163,15 @@ def _bonferroni(t: Array, df: Array, family: int) -> Array:
     return np.asarray(np.minimum(2 * stdtr(df, -np.abs(t)) * family, 1.0))
 
 
-def _correlation(column: Column, tests: PairTests, first: Indices, second: Indices) -> float:
-    """Return the lowest correlation between two of the block model's differences, for equal variances.
+def _correlation(column: Column, fit: BlockFit, tests: PairTests, first: Indices, second: Indices) -> float:
+    """Return the lowest correlation between two of the block model's differences.
 
-    It is half the share of seeds that the two differences have in common; the larger it is, the fewer independent
-    chances of a false positive there are, so the lowest is the safe one.
+    For equal variances it is half the share of seeds that the two differences have in common; the larger it is, the
+    fewer independent chances of a false positive there are, so the lowest is the safe one. The difference of a cell
+    that scatters far more is mostly its own: 0.
     """
+    if np.any(tests.blocked & ~fit.like[0, second]):
+        return 0.0
     both = column.present[first] & column.present[second]  # (P, S)
     chosen = both[tests.blocked].astype(float)
     if not len(chosen):
@@ -171,13 +181,17 @@ def _correlation(column: Column, tests: PairTests, first: Indices, second: Indic
     return float(np.floor(50 * np.min(shared) + 1e-9) / 100)
 
 
-def _residual_sd(column: Column, fit: BlockFit) -> float | None:
-    sd = float(np.sqrt(fit.pooled[0]))
-    return sd if fit.df > 1 and sd > column.no_spread else None
+def _effects(column: Column, fit: BlockFit, tests: PairTests) -> list[float | None]:
+    """Return the standardised difference of each pair, for which a tested pair's variance may be its own."""
+    of_pair = tests.blocked & ~tests.alike
+    half = np.where(of_pair, tests.error**2 * tests.seeds / 2, fit.pooled[0])
+    df = np.where(of_pair, tests.df, fit.df[0])
+    found = zip(tests.difference.tolist(), np.sqrt(half).tolist(), df.tolist(), strict=True)
+    return [difference / sd * _hedges(df) if df > 1 and sd > column.no_spread else None for difference, sd, df in found]
 
 
 def _comparison(
-    tests: PairTests, k: int, p: float, reach: float, sd: float | None, df: int, differences: Array
+    tests: PairTests, k: int, p: float, reach: float, effect: float | None, differences: Array
 ) -> Comparison:
     difference = float(tests.difference[k])
     tested = bool(tests.tested[k])
@@ -185,13 +199,13 @@ def _comparison(
         difference=difference,
         low=difference - float(reach) if tested else None,
         high=difference + float(reach) if tested else None,
-        effect=None if sd is None else difference / sd * _hedges(df),
+        effect=effect,
         p=float(p) if tested else None,
         sign_flip_p=sign_flip(differences) if tested else None,
         n=int(tests.seeds[k]),
     )
 
 
-def _hedges(df: int) -> float:
+def _hedges(df: float) -> float:
     """Return Hedges' factor, which makes a standardised difference with `df` > 1 degrees of freedom unbiased."""
     return exp(lgamma(df / 2) - lgamma((df - 1) / 2) - log(df / 2) / 2)

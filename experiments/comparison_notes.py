@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.block_model import BlockFit
-from experiments.pair_tests import ALPHA, LEAST_SEEDS, Column, Indices, PairTests
+from experiments.block_model import BlockDesign, BlockFit
+from experiments.pair_tests import ALPHA, LEAST_SEEDS, Column, PairTests
 
 if TYPE_CHECKING:
     from experiments.comparison import Comparison
@@ -30,13 +30,13 @@ def notes(
     baseline: str,
     by_cell: Mapping[str, "Comparison"],
     fit: BlockFit,
-    cell_of: Indices,
 ) -> tuple[str, ...]:
     """Return what a reader has to know beside the method."""
     return (
         *_missing(column, baseline, by_cell),
         *_untested(by_cell),
-        *_spread(column, fit, cell_of),
+        *_noisy(column, fit),
+        *_spread(column, fit),
         *_hidden(column, baseline, by_cell),
         *_flips(by_cell),
     )
@@ -75,9 +75,21 @@ def _untested(by_cell: Mapping[str, "Comparison"]) -> list[str]:
     return found
 
 
-def _spread(column: Column, fit: BlockFit, cell_of: Indices) -> list[str]:
-    """Say where Levene's test (median-centred, Brown & Forsythe 1974) of the residuals finds unequal spread."""
-    groups = [group for k in range(len(column.cells)) if len(group := fit.residuals[0, cell_of == k]) > 2]
+def _noisy(column: Column, fit: BlockFit) -> list[str]:
+    """Name the cells whose own spread was too large for the pooled one."""
+    apart = (column.present.sum(axis=1) > 1) & ~fit.like[0]
+    if not np.any(apart):
+        return []
+    names = [cell for cell, is_apart in zip(column.cells, apart.tolist(), strict=True) if is_apart]
+    scatter = f"{names[0]} scatters" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} scatter"
+    return [f"{scatter} over seeds far more than the other cells: compared by differences of their own (paired)"]
+
+
+def _spread(column: Column, fit: BlockFit) -> list[str]:
+    """Say where Levene's test (median-centred, Brown & Forsythe 1974) finds unequal spread among the others."""
+    design = BlockDesign(column.present & fit.like[0, :, None])
+    [residuals] = design.residuals(column.values[None])
+    groups = [group for k in range(len(column.cells)) if len(group := residuals[design.cell == k]) > 2]
     if len(groups) < 3 or np.sqrt(fit.pooled[0]) <= column.no_spread:
         return []
     from scipy.stats import levene

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.block_model import ENOUGH_SEEDS, BlockDesign, BlockFit, Weights, difference_variance
+from experiments.block_model import NO_SPREAD, BlockFit, Weights, fit_blocks, pair_variance
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int_]
@@ -15,7 +15,6 @@ ALPHA = 0.05
 LEAST_SEEDS = 3  # of a comparison in the block model; with two, a cell's own variance has one degree of freedom
 _LEAST_CELLS = 3  # with two cells the block model is the paired t test
 _MOST_FLIPPED = 20  # seeds: 2**19 patterns of signs, in 4 MB
-_NO_SPREAD = 1e-12  # relative to the values: what is left of equal numbers after rounding
 
 
 @dataclass(frozen=True)
@@ -42,16 +41,14 @@ class Column:
         both = self.present[first] & self.present[second]
         return np.asarray(self.values[second, both] - self.values[first, both])
 
-    def fit(self) -> tuple[BlockFit, Indices]:
-        """Return the block model of this column and the cell of each residual; cells of one seed add nothing to it."""
-        repeated = self.present & (self.present.sum(axis=1, keepdims=True) > 1)
-        design = BlockDesign(repeated)
-        return design.fit(self.values[None, repeated]), design.cell
+    def fit(self) -> BlockFit:
+        """Return the block model of this column alone."""
+        return fit_blocks(self.values[None], self.present)
 
     @property
     def no_spread(self) -> float:
         """The standard deviation under which values count as equal."""
-        return _NO_SPREAD * float(np.max(np.abs(self.values), where=self.present, initial=0.0))
+        return NO_SPREAD * float(np.max(np.abs(self.values), where=self.present, initial=0.0))
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,10 @@ class PairTests:
         seeds: (P,), common seeds.
         error: (P,), standard error of the difference; NaN where it cannot be tested.
         df: (P,), degrees of freedom of the error.
-        blocked: (P,), whether the error is the block model's; the paired t test's where no pair's is. Pairs of two
-            common seeds are tested only then: beside the block model they would add false positives and find nothing.
+        blocked: (P,), whether the pair belongs to the block model, whose cells share their seeds and, where both are of
+            like spread, their variance; else it is the paired t test, where no pair belongs to it. Pairs of two common
+            seeds are tested only then: beside the block model they would add false positives and find nothing.
+        alike: (P,), whether both cells are of like spread.
     """
 
     difference: Array
@@ -72,6 +71,7 @@ class PairTests:
     error: Array
     df: Array
     blocked: NDArray[np.bool_]
+    alike: NDArray[np.bool_]
 
     @property
     def tested(self) -> NDArray[np.bool_]:
@@ -91,24 +91,19 @@ def pair_tests(
     differences = column.values[second] - column.values[first]  # (P, S)
     seeds = np.sum(~np.isnan(differences), axis=1)
     mean = np.nansum(differences, axis=1) / np.where(seeds > 0, seeds, np.nan)
-    squares = np.nansum((differences - mean[:, None]) ** 2, axis=1)
     cells = int(np.sum(column.present.sum(axis=1) > 1))
     blocked = (seeds >= LEAST_SEEDS) & (cells >= _LEAST_CELLS)
     testable = blocked if np.any(blocked) else seeds >= 2
-
-    paired_df = np.maximum(seeds - 1, 1).astype(float)
-    of_few = [found[0] for found in difference_variance(fit, first, second, few)]
-    of_enough = [found[0] for found in difference_variance(fit, first, second, enough)]
-    variance, df = np.where(seeds < ENOUGH_SEEDS, of_few, of_enough)
-    variance = np.where(blocked, variance, squares / paired_df)
+    [variance], [df] = pair_variance(column.values[None], fit, first, second, blocked, few, enough)
     error = np.sqrt(variance / np.maximum(seeds, 1))
     spread = np.sqrt(variance) > column.no_spread
     return PairTests(
         difference=mean,
         seeds=seeds,
         error=np.where(testable & spread, error, np.nan),
-        df=np.where(blocked, df, paired_df),
+        df=df,
         blocked=blocked,
+        alike=fit.like[0, first] & fit.like[0, second],
     )
 
 

@@ -130,7 +130,7 @@ def test_differences_on_other_seeds_are_less_correlated():
     table[1, 4:] = table[2, :2] = np.nan
     values = Column.of(column(table))
     first, second = np.zeros(3, dtype=int), np.arange(1, 4)
-    tests = pair_tests(values, values.fit()[0], first, second, BASELINE_FEW, BASELINE)
+    tests = pair_tests(values, values.fit(), first, second, BASELINE_FEW, BASELINE)
     family = compared(table)
     for k, found in enumerate(family.by_cell.values()):  # c1 and c2 share two of their four seeds
         assert found.p == pytest.approx(float(dunnett_p(tests.t[k], 3, tests.df[k], 0.25)))
@@ -145,11 +145,52 @@ def test_numbers_without_spread_are_not_tested():
 
 
 def test_unequal_spread_is_named_with_levenes_p():
-    table = np.random.default_rng(1).normal(size=(4, 10)) * np.array([1, 1, 1, 12])[:, None]
-    assert any(
-        note.startswith("the spread over seeds differs between cells (Levene p = ") for note in compared(table).notes
-    )
+    table = np.random.default_rng(8).normal(size=(6, 10)) * np.array([1, 1, 1, 2.2, 2.2, 2.2])[:, None]
+    residuals = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+    p = stats.levene(*residuals, center="median").pvalue
+    assert p < 0.05
+    assert f"the spread over seeds differs between cells (Levene p = {p:.2g})" in compared(table).notes
     assert not any("spread" in note for note in compared(noise(4, 10)).notes)
+
+
+def test_a_wild_cell_is_compared_by_its_own_differences_and_hides_nothing():
+    table = noise(5, 6) + np.array([[0], [0], [4], [0], [0]])
+    table[4] = 60 * np.random.default_rng(2).normal(size=6)
+    calm, family = compared(table[:4]), compared(table)
+    assert "c4 scatters over seeds far more than the other cells: compared by differences of their own (paired)" in (
+        family.notes
+    )
+    values = Column.of(column(table[:4]))
+    tests = pair_tests(values, values.fit(), np.zeros(3, dtype=int), np.arange(1, 4), BASELINE_FEW, BASELINE)
+    for k, cell in enumerate(("c1", "c2", "c3")):
+        found = family.by_cell[cell]
+        assert found.effect == pytest.approx(calm.by_cell[cell].effect)
+        assert found.p == pytest.approx(float(dunnett_p(tests.t[k], 4, tests.df[k], 0.0)))
+        assert found.holds == calm.by_cell[cell].holds == (cell == "c2")
+    wild = family.by_cell["c4"]
+    theirs = stats.ttest_rel(table[4], table[0])
+    assert wild.p == pytest.approx(float(dunnett_p(theirs.statistic, 4, 5, 0.0)))
+    sd = (table[4] - table[0]).std(ddof=1) / 2**0.5
+    assert wild.effect == pytest.approx(wild.difference / sd * (1 - 3 / (4 * 5 - 1)), rel=2e-3)
+
+
+def test_beside_a_wild_baseline_all_differences_are_their_own():
+    table = noise(5, 6)
+    table[0] = 60 * np.random.default_rng(2).normal(size=6)
+    family = compared(table)
+    assert any(note.startswith("c0 scatters over seeds far more") for note in family.notes)
+    for k, found in enumerate(family.by_cell.values(), start=1):  # they share most of their noise
+        assert found.p == pytest.approx(float(dunnett_p(stats.ttest_rel(table[k], table[0]).statistic, 4, 5, 0.5)))
+
+
+def test_a_constant_cell_beside_constants_and_scattered_ones_is_tested():
+    units = np.tile([[32.0], [32.0], [32.0], [17.0], [12.0], [0.0]], (1, 5))
+    units[3] += [-7, 6, 1, -3, 4]
+    units[4] += [-2, 3, 0, -1, 1]
+    found = compared(units).by_cell
+    assert found["c5"].holds
+    assert found["c3"].holds
+    assert not found["c1"].holds
 
 
 @pytest.mark.parametrize("values", [{"a": {}}, {"a": {0: 1.0}}, {"a": {0: 1.0}, "b": {}}])
@@ -224,6 +265,7 @@ def test_few_false_positives_and_enough_power():
     assert too_high(3000, (3, 7), "report") == []
     assert len(too_high(3000, (7,), "pooled")) > 5  # what a plain pooled variance would do
     assert SIMULATION["power"](SIMULATION["report"], 20_000) > 0.75
+    assert SIMULATION["power"](SIMULATION["report"], 20_000, 100.0) > 0.69  # one cell of ten times their spread
 
 
 @pytest.mark.slow
@@ -254,20 +296,20 @@ def test_student_t_intervals_cover_95_percent_at_five_seeds():
     assert 0.94 <= np.mean([abs(one.mean) <= one.half_width for one in found]) <= 0.96
 
 
-def test_a_difference_that_another_cell_hides_is_named():
-    """A cell that scatters much makes the pooled spread large; what it hides is said, and not called significant."""
-    noise = np.random.default_rng(0).normal(size=(3, 5))
+def test_a_difference_that_other_cells_hide_is_named():
+    """Where most cells scatter much, the pooled spread is large; what it hides is said, and not called significant."""
+    noise = np.random.default_rng(0).normal(size=(5, 5))
     values = {
         "base": dict(enumerate(0.0126 + 0.0001 * noise[0])),
         "clear": dict(enumerate(0.0159 + 0.0001 * noise[1])),
-        "wild": dict(enumerate(0.0360 + 0.0060 * noise[2])),
+        **{f"wild {k}": dict(enumerate(0.0140 + 0.0060 * noise[k])) for k in (2, 3, 4)},
     }
     family = compare_cells(values, "base")
-    p = 2 * stats.ttest_rel(list(values["clear"].values()), list(values["base"].values())).pvalue
+    p = 4 * stats.ttest_rel(list(values["clear"].values()), list(values["base"].values())).pvalue
     assert not family.by_cell["clear"].holds
     [note] = [note for note in family.notes if "hides differences" in note]
     assert f"clear (p = {p:.2g})" in note
     assert "wild" not in note
-    calm = compare_cells({cell: own for cell, own in values.items() if cell != "wild"}, "base")
+    calm = compare_cells({cell: own for cell, own in values.items() if cell not in ("wild 3", "wild 4")}, "base")
     assert calm.by_cell["clear"].holds
     assert not any("hides" in note for note in calm.notes)

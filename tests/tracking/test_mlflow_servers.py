@@ -192,7 +192,6 @@ def test_whichever_request_breaks_everything_is_there_once(behind, when, write_r
             assert_everything_once(database, study, [run])
 
 
-@pytest.mark.slow
 def test_postgres_serves_a_sink_without_a_server_in_between(over_postgres, write_run, tmp_path):
     study, run = new_study(), finished_run(write_run, "run_a")
     url = over_postgres.engine.url.render_as_string(hide_password=False)
