@@ -24,7 +24,7 @@ CELLS, SEEDS, EPOCHS, METRICS, DIMS = 2000, 5, 20, 30, 16
 FINGERPRINT = "b" * 16
 NAMES = ("elbo", "reconstruction", "kl", "objective", "elbo_per_pixel", "mse", "ssim", "lpips", "scale", "active_units")
 REPETITIONS = 3
-FORMATS = ("csv", "md", "json")
+FORMATS = ("csv", "md", "json", "html")
 _MEASURED = (
     "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode; "
     "used = resource.getrusage(resource.RUSAGE_CHILDREN); "

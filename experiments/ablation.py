@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from experiments.answers import answers
 from experiments.baselines import chosen_baseline
@@ -62,7 +63,7 @@ class Ablation:
         """Return the rows of references."""
         return [row for row in self.rows if row.cell is None]
 
-    @property
+    @cached_property
     def compared(self) -> list[Column]:
         """Return the columns in which cells are compared with the baseline."""
         return [column for column in self.columns if any(row.entries[column.key].comparison for row in self.rows)]

@@ -6,6 +6,7 @@ Letters: C channels, h x w px of an image.
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,17 +122,26 @@ def reconstruct(study: StudyDirectory, run: RunResult, dataset: "Dataset", indic
     """Return what the selected weights of a finished run make of the images at `indices`.
 
     Raises:
-        OSError, RuntimeError, KeyError, EOFError, UnpicklingError: the weights cannot be read, or fit no such model.
+        OSError, RuntimeError, EOFError, UnpicklingError: there are no weights, or they cannot be read or fit no such
+            model.
     """
     model, evaluator = selected_model(study, run, dataset)
     return [picture.numpy() for picture in evaluator.reconstruct(model, indices)]
+
+
+def weights_file(study: StudyDirectory, run: RunResult) -> Path | None:
+    """Return where the selected weights of a finished run are; None where there is no such file."""
+    name = run.artifacts.get("best.pt")
+    file = study.run(run.run).attempt(run.attempt or 0).path / name if name else None
+    return file if file and file.is_file() else None
 
 
 def selected_model(study: StudyDirectory, run: RunResult, dataset: "Dataset") -> "tuple[LatentModel, Evaluator]":
     """Return the model with the selected weights of a finished run, on the CPU, and what evaluates it, without LPIPS.
 
     Raises:
-        OSError, RuntimeError, KeyError, EOFError, UnpicklingError: the weights cannot be read, or fit no such model.
+        OSError, RuntimeError, EOFError, UnpicklingError: there are no weights, or they cannot be read or fit no such
+            model.
     """
     import torch
 
@@ -142,7 +152,9 @@ def selected_model(study: StudyDirectory, run: RunResult, dataset: "Dataset") ->
 
     directory = study.run(run.run)
     config = parse_config(load_yaml(directory.config_file), str(directory.config_file))
-    weights = directory.attempt(run.attempt or 0).path / run.artifacts["best.pt"]
+    weights = weights_file(study, run)
+    if weights is None:
+        raise FileNotFoundError(f"{directory.path}: no best.pt")
     model = build_model(config.model, dataset.channels, config.seed, "cpu", len(dataset.label_names))
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return model, Evaluator(_without_lpips(config), dataset, "cpu")

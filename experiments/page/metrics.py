@@ -1,7 +1,7 @@
 """Each metric over the study's only numeric axis, or as a dot plot of its cells; means with 95% intervals."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from experiments.ablation import Ablation, TableRow
 from experiments.columns import ACTIVE_UNITS, ELBO, KL, LPIPS, MSE, MUTUAL_INFORMATION, RECONSTRUCTION, SSIM, Column
@@ -26,6 +26,10 @@ _DRAWN = (ELBO, RECONSTRUCTION, KL, SSIM, LPIPS, MSE, ACTIVE_UNITS, MUTUAL_INFOR
 _RELATIVE = (ELBO, RECONSTRUCTION)
 _MOST_DOTS = 24
 _ASIDE = 0.075  # inches; seeds stand beside their mean
+_SEED_MARKS: Mapping[bool, Any] = {
+    False: {"marker": "o", "color": MUTED, "markeredgewidth": 0, "markersize": 3.2},
+    True: {"marker": "x", "color": BAD, "markeredgewidth": 1.4, "markersize": 4.5},
+}  # by whether the posterior collapsed fully
 _NAME = 34  # characters of a cell's name beside its dot
 
 
@@ -74,14 +78,7 @@ def _curve(axis: str, column: Column, shown: Sequence[Series], references: Seque
     scale_to(axes, [value for value, _ in points])
     means = [(value, series.row.entries[column.key].mean) for value, series in points]
     axes.plot(*zip(*[(value, mean) for value, mean in means if mean is not None], strict=True), color=ACCENT)
-    for value, series in points:
-        entry = series.row.entries[column.key]
-        if entry.mean is not None:
-            error = entry.half_width or 0.0
-            axes.errorbar(
-                value, entry.mean, yerr=error, color=ACCENT, capsize=3, linewidth=1.3, fmt="o", markersize=4.5
-            )
-        _draw_seeds(axes, series, column, at=value, horizontal=False)
+    _draw_cells(axes, points, column, horizontal=False)
     _draw_references(axes, column, references, horizontal=True)
     axes.set(xlabel=axis, ylabel=_unit(column))
     axes.grid(axis="y")
@@ -91,12 +88,7 @@ def _curve(axis: str, column: Column, shown: Sequence[Series], references: Seque
 
 def _dots(column: Column, shown: Sequence[Series], references: Sequence[TableRow], key: str) -> Panel:
     figure, axes = new_axes(height=1.0 + 0.24 * max(3, len(shown)))
-    for place, series in enumerate(shown):
-        entry = series.row.entries[column.key]
-        if entry.mean is not None:
-            error = entry.half_width or 0.0
-            axes.errorbar(entry.mean, place, xerr=error, color=ACCENT, capsize=3, linewidth=1.3, fmt="o", markersize=5)
-        _draw_seeds(axes, series, column, at=place, horizontal=True)
+    _draw_cells(axes, [(float(place), series) for place, series in enumerate(shown)], column, horizontal=True)
     _draw_references(axes, column, references, horizontal=False)
     axes.set_yticks(range(len(shown)), [_shortened(series.label) for series in shown])
     axes.set(xlabel=_unit(column), ylim=(len(shown) - 0.5, -0.5))
@@ -105,21 +97,33 @@ def _dots(column: Column, shown: Sequence[Series], references: Sequence[TableRow
     return Panel(column.head, inline_svg(figure, key, _words(column, shown)))
 
 
-def _draw_seeds(axes: "Axes", series: Series, column: Column, *, at: float, horizontal: bool) -> None:
-    """Draw one mark per seed beside the mean of several; a cross where the posterior collapsed fully."""
+def _draw_cells(axes: "Axes", placed: Sequence[tuple[float, Series]], column: Column, *, horizontal: bool) -> None:
+    """Draw each cell's mean and interval at its place, and beside it one mark per seed of several.
+
+    A seed's mark is a cross where its posterior collapsed fully. Few artists of many points: drawing takes a time per
+    artist.
+    """
     from matplotlib.transforms import offset_copy
 
+    entries = [(at, series.row.entries[column.key]) for at, series in placed]
+    means = [(at, entry.mean, entry.half_width or 0.0) for at, entry in entries if entry.mean is not None]
+    places, values, reach = ([found[part] for found in means] for part in range(3))
+    looks: Any = {"color": ACCENT, "capsize": 3, "linewidth": 1.3, "fmt": "o", "markersize": 5 if horizontal else 4.5}
+    if horizontal:
+        axes.errorbar(values, places, xerr=reach, **looks)
+    else:
+        axes.errorbar(places, values, yerr=reach, **looks)
     across, down = (0.0, -_ASIDE) if horizontal else (_ASIDE, 0.0)
-    where = offset_copy(axes.transData, axes.get_figure(root=True), x=across, y=down)
-    for run in series.cell.done if len(series.cell.done) > 1 else ():
-        value = finite(run.metrics, column.key)
-        if value is None:
-            continue
-        x, y = (value, at) if horizontal else (at, value)
-        if run.verdict == "full":
-            axes.plot(x, y, marker="x", color=BAD, markersize=4.5, markeredgewidth=1.4, zorder=4, transform=where)
-        else:
-            axes.plot(x, y, marker="o", color=MUTED, markeredgewidth=0, markersize=3.2, zorder=4, transform=where)
+    beside = offset_copy(axes.transData, axes.get_figure(root=True), x=across, y=down)
+    for is_full, marks in _SEED_MARKS.items():
+        seeds = [
+            (at, value)
+            for at, series in placed
+            for run in (series.cell.done if len(series.cell.done) > 1 else ())
+            if (run.verdict == "full") == is_full and (value := finite(run.metrics, column.key)) is not None
+        ]
+        x, y = [at for at, _ in seeds], [value for _, value in seeds]
+        axes.plot(*((y, x) if horizontal else (x, y)), linestyle="none", zorder=4, transform=beside, **marks)
 
 
 def _draw_references(axes: "Axes", column: Column, references: Sequence[TableRow], *, horizontal: bool) -> None:

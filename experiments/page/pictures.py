@@ -16,7 +16,7 @@ import numpy.typing as npt
 from experiments.ablation import Ablation
 from experiments.columns import MSE
 from experiments.page.parts import LeftOut, Series
-from experiments.reconstructions import Pictures, seen_dataset, selected_model, spread
+from experiments.reconstructions import Pictures, seen_dataset, selected_model, spread, weights_file
 from vae_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def contact_sheets(ablation: Ablation, shown: Sequence[Series]) -> tuple[list[Sh
     titles = ("Reconstructions", "Samples from the prior", "Interpolations")
     if not shown:
         return [], [LeftOut(title, "no cell has a finished run") for title in titles]
+    if not any(weights_file(ablation.study, series.cell.done[0]) for series in shown):
+        return [], [LeftOut(title, "the selected weights are not here") for title in titles]
     try:
         dataset = seen_dataset(ablation.results)
     except UserError as error:

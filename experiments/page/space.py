@@ -102,10 +102,14 @@ def _ped_anova(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study = optuna.create_study(direction="maximize" if higher else "minimize")
-            for series, value in scored:
-                params = {path: _choice(series.cell.params[path], distributions[path]) for path in results.space}
-                trial = optuna.trial.create_trial(params=params, distributions=distributions, value=value)
-                study.add_trial(trial)
+            study.add_trials(
+                optuna.trial.create_trial(
+                    params={path: _choice(series.cell.params[path], distributions[path]) for path in results.space},
+                    distributions=distributions,
+                    value=value,
+                )
+                for series, value in scored
+            )
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile)
             shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     finally:

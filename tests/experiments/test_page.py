@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,8 @@ from experiments.page.planes import pareto, rate_distortion
 from experiments.page.space import importance, parallel_coordinates
 from experiments.page.svg import INK, inline_svg, new_axes, page_style, sequential
 from experiments.page.tables import collapse_map, difference_rows, result_rows, shaded_matrices
-from experiments.reconstructions import gallery
+from experiments.reconstructions import gallery, weights_file
+from tracking.run_directory import StudyDirectory
 from vae_core.config import parse_config
 from vae_core.data import prepare
 from vae_core.models.vae import build_model
@@ -232,20 +234,36 @@ def pixels(strip):
 
 
 def test_weights_that_cannot_be_read_leave_a_gap_with_the_reason(painted, tmp_path):
-    found = ablation(painted[0])
-    elsewhere = replace(found, study=type(found.study)(tmp_path))
+    shutil.copytree(painted[0].path, tmp_path / "study")
+    found = ablation(StudyDirectory(tmp_path / "study"))
+    shown = shown_series(found)
+    spoiled, missing = (weights_file(found.study, series.cell.done[0]) for series in shown)
+    spoiled.write_bytes(spoiled.read_bytes()[:1000])
 
-    [sheet], left_out = contact_sheets(elsewhere, shown_series(found))
+    [sheet, *_], _ = contact_sheets(found, shown)
+    assert [strip.why for strip in sheet.strips] == ["", "best.pt cannot be used here (RuntimeError)", ""]
 
-    assert [strip.why for strip in sheet.strips] == ["", *["best.pt cannot be used here (UserError)"] * 2]
+    missing.unlink()
+    [sheet], left_out = contact_sheets(found, shown)
+    assert sheet.strips[2].why == "best.pt cannot be used here (FileNotFoundError)"
     assert [one.title for one in left_out] == ["Samples from the prior", "Interpolations"]
+
+    spoiled.unlink()
+    sheets, left_out = contact_sheets(found, shown)
+    assert sheets == []
+    assert {one.why for one in left_out} == {"the selected weights are not here"}
 
 
 def test_a_study_whose_images_are_gone_says_so(tmp_path):
     builder = beta_study(tmp_path / "study", config=without_data(tmp_path))
     found = ablation(builder.study)
+    shown = shown_series(found)
+    run = shown[0].cell.done[0]
+    weights = found.study.run(run.run).attempt(run.attempt).path / run.artifacts.setdefault("best.pt", "best.pt")
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.touch()
 
-    sheets, left_out = contact_sheets(found, shown_series(found))
+    sheets, left_out = contact_sheets(found, shown)
 
     assert sheets == []
     assert len(left_out) == 3
