@@ -143,8 +143,11 @@ class OptunaView:
                 load_if_exists=True,
             )
             if study.user_attrs.get("question") != self._sweep.question:
-                study.set_user_attr("question", self._sweep.question)
+                from optuna_dashboard import save_note  # a quarter of a second, needed once per study
+
+                save_note(study, self._sweep.question)
                 study.set_metric_names([self._sweep.file.objective.metric])
+                study.set_user_attr("question", self._sweep.question)
         return study
 
     def _anew(self) -> optuna.Study:

@@ -2,6 +2,7 @@
 
 import optuna
 import pytest
+from optuna_dashboard import get_note
 
 from experiments.ledger import Ledger, read_trials
 from experiments.optuna_view import OptunaView, open_storage
@@ -67,6 +68,15 @@ def test_the_view_shows_the_ledger_and_follows_it(study, sweep, tmp_path):
         (0, "COMPLETE", {"loss.beta": 0.1}, -3.0, {1: -5.0}),
         (1, "FAIL", {"loss.beta": 100.0}, None, {}),
     ]
+
+
+def test_the_dashboard_shows_the_question_as_the_studys_note(study, sweep, write_sweep, tmp_path):
+    journal = tmp_path / "optuna.journal"
+    other = write_sweep().read_text().replace(sweep.question, "Why?")
+    for asked in (sweep, sweep, load_sweep(str(write_sweep(other)), [])):
+        OptunaView(open_storage(journal), asked, Ledger(study).trials)
+        [name] = optuna.get_all_study_names(open_storage(journal))
+        assert get_note(optuna.load_study(study_name=name, storage=open_storage(journal))) == asked.question
 
 
 def test_a_deleted_storage_is_made_anew_the_same(study, sweep, tmp_path):
