@@ -164,15 +164,54 @@ def _values(cell: CellResult, key: str) -> list[float]:
 
 
 def _at(results: StudyResults, cells: Sequence[CellResult]) -> str:
-    """Return `loss.beta = 3, 100` for one axis, else the cells' names; of many, their number."""
-    if len(cells) > _MOST_NAMED:
+    """Return `loss.beta = 3, 100` for one axis, what several axes have in common, or else the cells' names."""
+    if len(cells) > _MOST_NAMED and len(results.space) < 2:
         return f"{len(cells)} cells"
-    if len(results.space) != 1 or results.named:
+    if not results.space or results.named or any(cell.params.keys() != results.space.keys() for cell in cells):
         return ", ".join(cell.cell for cell in cells)
-    axis = next(iter(results.space))
-    values = [cell.params[axis] for cell in cells]
-    ordered = sorted(values) if axis == results.numeric_axis else values
-    return f"{axis} = {', '.join(plain(value) for value in ordered)}"
+    if len(results.space) == 1:
+        return _axis_values(next(iter(results.space)), cells)
+    regions = _regions(results, cells)
+    return " and at ".join(regions) if len(regions) <= _MOST_NAMED else f"{len(cells)} cells"
+
+
+def _regions(results: StudyResults, cells: Sequence[CellResult]) -> list[str]:
+    """Return the cells as products of values: one, or one for those values of the first axis that have the same rest.
+
+    An axis on which every measured cell of the others is among them is not limited: `loss.beta = 10, 30`.
+    """
+    found = _product(results.measured, cells)
+    if found is not None:
+        return [found]
+    first, *others = results.space
+    rests: dict[str, list[tuple[str, ...]]] = {}
+    for cell in cells:
+        rests.setdefault(plain(cell.params[first]), []).append(tuple(plain(cell.params[path]) for path in others))
+    alike: dict[frozenset[tuple[str, ...]], list[CellResult]] = {}
+    for cell in cells:
+        alike.setdefault(frozenset(rests[plain(cell.params[first])]), []).append(cell)
+    parts = []
+    for group in alike.values():
+        product = _product(results.measured, group)
+        parts += [cell.cell for cell in group] if product is None else [product]
+    return parts
+
+
+def _product(measured: Sequence[CellResult], cells: Sequence[CellResult]) -> str | None:
+    """Return which values of which axes alone pick the cells out of all that are measured; None where none do."""
+    values = {path: {plain(cell.params[path]) for cell in cells} for path in cells[0].params}
+    picked = [cell for cell in measured if all(plain(cell.params[path]) in some for path, some in values.items())]
+    limited = [path for path, some in values.items() if any(plain(cell.params[path]) not in some for cell in measured)]
+    if len(cells) < 2 or len(picked) != len(cells) or not limited:
+        return None
+    return " with ".join(_axis_values(path, cells) for path in limited)
+
+
+def _axis_values(path: str, cells: Sequence[CellResult]) -> str:
+    values = [cell.params[path] for cell in cells]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        values = sorted(values)
+    return f"{path} = {', '.join(dict.fromkeys(plain(value) for value in values))}"
 
 
 def _span(results: StudyResults, cells: Sequence[CellResult]) -> str:
@@ -180,4 +219,6 @@ def _span(results: StudyResults, cells: Sequence[CellResult]) -> str:
     if axis is not None and len(cells) > 1:
         values = [cell.params[axis] for cell in cells]
         return f"at any {axis} from {plain(min(values))} to {plain(max(values))}"
+    if len(results.space) > 1 and not results.named and len(cells) > 1:
+        return f"in any of the {len(cells)} cells"
     return f"at {_at(results, cells)}" if results.space else "in the one cell of this study"
