@@ -46,7 +46,7 @@ CoordinatorPlace = Annotated[
 ]
 AllowDirty = Annotated[bool, typer.Option("--allow-dirty", help="slurm: run code that is not committed and pushed.")]
 Study = Annotated[str, typer.Argument(help="Name of the study.")]
-_RUN_HELP = "Runs: ids or their beginnings, cells, or cells with a seed (`loss.beta=4.0 seed=1`)."
+_RUN_HELP = "Runs: ids or their beginnings, cells, or cells with a seed (`beta=4 seed=1`)."
 Runs = Annotated[list[str], typer.Argument(help=_RUN_HELP)]
 _ANY_RUN_HELP = "Runs of any study: ids or their beginnings, STUDY/CELL, or cells with a seed (`beta/beta=4 seed=1`)."
 NamedRuns = Annotated[list[str], typer.Argument(help=_RUN_HELP)]

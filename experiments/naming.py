@@ -1,7 +1,8 @@
-"""What people call the runs of a study: an id or its beginning, a cell, a cell with a seed."""
+"""What people call the runs of a study, and what tables call its cells."""
 
 from experiments.ledger import read_trials
 from experiments.results import CellResult, StudyResults
+from experiments.run_search import runs_named, runs_of
 from experiments.table import plain
 from tracking.run_directory import StudyDirectory
 from vae_core.errors import UserError, nearest, suggestion
@@ -13,21 +14,20 @@ def labels(study: StudyDirectory) -> dict[str, str]:
 
 
 def chosen_runs(study: StudyDirectory, words: list[str]) -> list[str]:
-    """Return the ids of the runs that the words name, each once.
+    """Return the ids of the runs that the words name, each once; a word may name several (a cell, a beginning).
 
     Raises:
         UserError: a word names none.
     """
-    known = labels(study)
-    names = dict.fromkeys(name for label in known.values() for name in _names(label))
+    known = runs_of(study)
     chosen: dict[str, None] = {}
     for word in words:
-        found = [run for run, label in known.items() if (word and run.startswith(word)) or word in _names(label)]
+        found = runs_named(known, word)
         if not found:
-            raise UserError(
-                f"{study.path.name}: {word!r} names no run; {suggestion(word, [*names, *nearest(word, known)])}"
-            )
-        chosen |= dict.fromkeys(found)
+            names = dict.fromkeys(name for run in known for name in (run.cell, f"{run.cell} seed={run.seed}"))
+            hint = suggestion(word, [*names, *nearest(word, [run.id for run in known])])
+            raise UserError(f"{study.path.name}: {word!r} names no run; {hint}")
+        chosen |= dict.fromkeys(run.id for run in found)
     return list(chosen)
 
 
@@ -40,7 +40,3 @@ def short_label(results: StudyResults, cell: CellResult, separator: str = ", ") 
         names = list(results.space)
     pairs = zip(names, results.space, strict=True)
     return separator.join(f"{name} = {plain(cell.params.get(path))}" for name, path in pairs)
-
-
-def _names(label: str) -> tuple[str, str]:
-    return label, label.rpartition(" ")[0]  # with its seed, and the cell alone

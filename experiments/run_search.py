@@ -1,6 +1,6 @@
 """Finding runs among all studies of a root by what people call them; imports nothing heavy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ def find_run(root: Path, word: str) -> FoundRun:
     runs = list(_all_runs(root))
     if not runs:
         raise UserError(f"--root {root}: holds no run yet; run a sweep first, for example: vae-sweep run beta")
-    found = _named(runs, word)
+    found = runs_named(runs, word)
     if len(found) == 1:
         return found[0]
     if found:
@@ -74,15 +74,19 @@ def _in_folder(folder: Path) -> FoundRun:
 
 def _all_runs(root: Path) -> Iterator[FoundRun]:
     for sweep in sorted(root.absolute().glob("*/sweep.yaml")):
-        study = StudyDirectory(sweep.parent)
-        known: dict[str, FoundRun] = {}
-        for trial in read_trials(study):
-            for run, seed in trial.runs:
-                known.setdefault(run, FoundRun(study, run, trial.cell, seed, run_name(trial.cell, trial.params, seed)))
-        yield from known.values()
+        yield from runs_of(StudyDirectory(sweep.parent))
 
 
-def _named(runs: list[FoundRun], word: str) -> list[FoundRun]:
+def runs_of(study: StudyDirectory) -> list[FoundRun]:
+    """Return every run of a study once."""
+    known: dict[str, FoundRun] = {}
+    for trial in read_trials(study):
+        for run, seed in trial.runs:
+            known.setdefault(run, FoundRun(study, run, trial.cell, seed, run_name(trial.cell, trial.params, seed)))
+    return list(known.values())
+
+
+def runs_named(runs: Sequence[FoundRun], word: str) -> list[FoundRun]:
     """Return the runs that a word fits best: by id or cell and seed, else by cell alone, else by an id's beginning."""
     found: dict[int, list[FoundRun]] = {}
     for run in runs:

@@ -237,6 +237,8 @@ def test_a_name_that_is_wrong_among_a_hundred_runs_is_not_answered_with_a_hundre
         (["loss.beta=1.0"], ["run0x0", "run0x1"]),
         (["loss.beta=4.0 seed=1"], ["run1x1"]),
         (["run1"], ["run1x0", "run1x1"]),
+        (["beta=4 seed=1"], ["run1x1"]),
+        (["tiny/beta=4"], ["run1x0", "run1x1"]),
         (["run1x0", "loss.beta=4.0", "run0x1"], ["run1x0", "run1x1", "run0x1"]),
     ],
 )
