@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from experiments.slurm_profiles import with_profile
+from experiments.sweep_checks import cell_mistakes, check, set_mistakes
 from experiments.sweep_file import Axis, LauncherConfig, Objective, Range, SweepFile
 from slurm.redaction import HIDDEN, is_secret_name, redacted
 from slurm.settings import SlurmSettings
 from vae_core.config import (
     RunConfig,
-    field_paths,
     load_base,
     override,
     parse_config,
@@ -29,15 +29,7 @@ from vae_core.config import (
 from vae_core.errors import UserError, suggestion
 from vae_core.yaml_io import dump_yaml, load_yaml, parse_yaml
 
-_DATA_PLACES = ("data.path", "data.labels")  # what is read there counts, by its fingerprint
 _PLACES = ("data.path", "data.labels", "data.cache_dir", "loss.perceptual.path")
-_CHANGES_NO_RESULT = {
-    path
-    for path, field in field_paths()
-    if isinstance(field.json_schema_extra, dict)
-    and field.json_schema_extra.get("execution_only")
-    and path not in _DATA_PLACES
-}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -173,7 +165,7 @@ def load_sweep(sweep: str, changes: list[str], study: str | None = None) -> Swee
     tree = _base_tree(file, path, options)
     file = _complete_cells(file, tree, str(path))
     result = Sweep(_study_name(study or path.stem), _question(path), str(path), file, tree)
-    _check(result)
+    check(result)
     return result
 
 
@@ -186,7 +178,7 @@ def single_run(base: str, changes: list[str], study: str | None = None) -> Sweep
     tree = _base_tree(file, Path(base), options)
     name = study or f"train-{Path(base).stem}"
     result = Sweep(_study_name(name), f"One training of {base}", base, file, tree)
-    _check(result)
+    check(result)
     return result
 
 
@@ -292,13 +284,7 @@ def _base_tree(file: SweepFile, path: Path, options: Mapping[str, Any]) -> dict[
     base = load_base(file.base, f"{path}: base", path.parent)
     parse_config(base, file.base)
     tree = override(base, file.set)
-    together = _refused(tree)  # fields may need one another: what another one of `set` cures is no mistake
-    mistakes = [
-        f"{places[name]}: {_without_path(message, name)}"
-        for name, value in file.set.items()
-        for message in _refused(override(base, {name: value}))
-        if message in together
-    ]
+    mistakes = set_mistakes(base, file.set, places)
     if mistakes:
         raise UserError(mistakes)
     for name in _PLACES:
@@ -315,29 +301,6 @@ def _written_at(tree: Any, path: str) -> Any:
     return tree
 
 
-def _refusals(tree: Mapping[str, Any], name: str, value: Any, place: str) -> list[str]:
-    """Return what the config says against `value` for the field `name`, each message starting with `place`."""
-    return [f"{place}: {_without_path(message, name)}" for message in _refused(override(tree, {name: value}))]
-
-
-def _refused(tree: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the config `tree`, each message starting with `: `."""
-    try:
-        parse_config(tree, "")
-    except UserError as error:
-        return list(error.messages)
-    return []
-
-
-def _without_path(message: str, name: str) -> str:
-    """Strip the path that the message repeats; a rule about several fields keeps its own."""
-    return re.sub(
-        rf"^: (?:{re.escape(name)}(?P<inside>[^:]*): )?",
-        r"\g<inside> " if f"{name}." in message else "",
-        message,
-    ).strip()
-
-
 def _complete_cells(file: SweepFile, tree: Mapping[str, Any], where: str) -> SweepFile:
     """Give every named cell a value for each path that any of them changes: what it leaves out is the base's.
 
@@ -345,7 +308,7 @@ def _complete_cells(file: SweepFile, tree: Mapping[str, Any], where: str) -> Swe
         UserError: a path or value that the config refuses, a path that is also in `space`, two equal cells, or a
             baseline that names none of them.
     """
-    mistakes = [message for name in file.cells for message in _cell_mistakes(file, tree, name, where)]
+    mistakes = [message for name in file.cells for message in cell_mistakes(file, tree, name, where)]
     if isinstance(file.baseline, str) and file.baseline not in file.cells:
         mistakes.append(f"{where}: baseline: no named cell {file.baseline!r}; {suggestion(file.baseline, file.cells)}")
     if mistakes:
@@ -360,93 +323,3 @@ def _complete_cells(file: SweepFile, tree: Mapping[str, Any], where: str) -> Swe
             raise UserError(f"{where}: cells.{name}: is the same as cells.{twin}; leave one out")
     baseline = cells[file.baseline] if isinstance(file.baseline, str) else file.baseline
     return file.model_copy(update={"cells": cells, "baseline": baseline})
-
-
-def _cell_mistakes(file: SweepFile, tree: Mapping[str, Any], name: str, where: str) -> Iterator[str]:
-    place = f"{where}: cells.{name}"
-    values = file.cells[name]
-    wrong = {path: mistake for path in values if (mistake := path_mistake(path))}
-    yield from (f"{place}.{path}: {mistake}" for path, mistake in wrong.items())
-    if wrong:
-        return
-    for path in values:
-        if path in file.space:
-            yield f"{place}.{path}: is an axis of space as well; a path belongs to one of them"
-        if path == "seed":
-            yield f"{place}.seed: is set by `seeds`, the same for every cell"
-        if path in _CHANGES_NO_RESULT:
-            yield f"{place}.{path}: changes how a run is executed, not what it learns; put it under set"
-    try:
-        parse_config(override(tree, values), "")
-    except UserError as error:
-        yield from (f"{place}: {message.removeprefix(': ')}" for message in error.messages)
-
-
-def _check(sweep: Sweep) -> None:
-    """Refuse unknown paths, empty axes and any value that the config does not take."""
-    mistakes = [f"{sweep.where}: space.{name}: {wrong}" for name in sweep.file.space if (wrong := path_mistake(name))]
-    if "seed" in sweep.file.space or "seed" in sweep.file.set:
-        mistakes.append(f"{sweep.where}: seed: is set by `seeds`, the same for every cell")
-    if mistakes:
-        raise UserError(mistakes)
-    parse_config(sweep.tree, sweep.where)
-    mistakes = [message for name in sweep.file.space for message in _axis_mistakes(sweep, name)]
-    mistakes += _baseline_mistakes(sweep)
-    mistakes += _objective_mistakes(sweep)
-    if mistakes:
-        raise UserError(mistakes)
-    for params in sweep.grid() if sweep.file.sampler == "grid" else []:
-        sweep.config(params, sweep.seeds[0])
-
-
-def _axis_mistakes(sweep: Sweep, name: str) -> Iterator[str]:
-    axis = sweep.file.space[name]
-    if isinstance(axis, list) and not axis:
-        yield f"{sweep.where}: space.{name}: is an empty list; give at least one value"
-    kinds = {path: field.annotation for path, field in field_paths()}
-    if isinstance(axis, Range) and not _is_number(kinds[name]):
-        yield f"{sweep.where}: space.{name}: a range needs a numeric field; give a list of values"
-        return
-    values = axis if isinstance(axis, list) else [axis.low, axis.high]
-    for value in values:
-        yield from _refusals(sweep.tree, name, value, f"{sweep.where}: space.{name}")
-    if name in _CHANGES_NO_RESULT:
-        yield f"{sweep.where}: space.{name}: changes how a run is executed, not what it learns; put it under set"
-    elif isinstance(axis, list) and len(_distinct(sweep, name, axis)) < len(axis):
-        yield f"{sweep.where}: space.{name}: names a value twice; got {values}"
-
-
-def _distinct(sweep: Sweep, name: str, values: list[Any]) -> set[str]:
-    """Return the values of an axis as the config holds them: 1 and 1.0 are one; a refused value counts as itself."""
-    found = set()
-    for value in values:
-        try:
-            config = parse_config(override(sweep.tree, {name: value}), sweep.where)
-        except UserError:
-            found.add(json.dumps(value))
-            continue
-        found.add(json.dumps(value_at(config.model_dump(mode="json"), name)))
-    return found
-
-
-def _objective_mistakes(sweep: Sweep) -> Iterator[str]:
-    lpips = [sweep.base_config.evaluate.lpips] if "evaluate.lpips" not in sweep.file.space else []
-    if sweep.file.objective.metric == "val/lpips" and lpips != ["required"]:
-        yield (
-            f"{sweep.where}: objective.metric: val/lpips needs evaluate.lpips: required under set, "
-            "so that every run has the metric"
-        )
-
-
-def _is_number(annotation: Any) -> bool:
-    return annotation in (int, float, float | None, int | None)
-
-
-def _baseline_mistakes(sweep: Sweep) -> Iterator[str]:
-    baseline = sweep.file.baseline if isinstance(sweep.file.baseline, dict) else {}
-    for name, value in baseline.items():
-        axis = sweep.axes.get(name)
-        if axis is None:
-            yield f"{sweep.where}: baseline.{name}: is not swept; {suggestion(name, sweep.axes)}"
-        elif isinstance(axis, list) and value not in axis:
-            yield f"{sweep.where}: baseline.{name}: {value!r} is not among the swept values {axis}"

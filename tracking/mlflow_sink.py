@@ -287,7 +287,8 @@ class MlflowSink:
         if final_status:
             tags["forwarded"] = end
             if "verdict" in tags and _DESCRIPTION not in known.tags:
-                store.send_tags(client, known, {_DESCRIPTION: f"{tags['verdict']}: {tags['verdict_because']}"})
+                words = f"Posterior collapse: {tags['verdict']} ({tags['verdict_because']})"
+                store.send_tags(client, known, {_DESCRIPTION: words})
             if hours := gpu_hours(run):
                 tags["gpu_hours"] = f"{hours:.4f}"
         _show(client, known, final_status or "RUNNING", chain[-1].line.time_ms if chain else None, tags)

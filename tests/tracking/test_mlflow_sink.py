@@ -407,7 +407,7 @@ def test_a_run_says_which_data_it_saw_and_what_came_of_it(store, written_run):
     for _ in range(2):
         forward(open_sink(store), written_run, "FINISHED")
     run_id = store.run_id(written_run)
-    assert store.tags(run_id)["mlflow.note.content"] == "partial: 2 of 32 units are active"
+    assert store.tags(run_id)["mlflow.note.content"] == "Posterior collapse: partial (2 of 32 units are active)"
     query = "SELECT name, digest, dataset_source_type, dataset_source, dataset_profile FROM datasets"
     [(name, digest, kind, source, profile)] = store.rows(query)
     assert (name, digest, kind) == ("layouts", "8022065dd26af961", "local")
