@@ -163,6 +163,7 @@ def visit_optuna(ui, browser):
     """Read what the dashboard shows of the tiny study: the list, its charts, and both trials."""
     listed = browser.open(ui.optuna, "tiny", "Direction: MAXIMIZE")
     charts = browser.open(ui.addresses["tiny in Optuna"], "History", "Hyperparameter Importance", "val/elbo")
+    browser.open(ui.addresses["tiny in Optuna"] + "/note", "Does a tiny sweep come to its end?")
     address = ui.addresses["tiny in Optuna"] + "/trials?numbers="
     trials = [browser.open(f"{address}{number}", f"Trial {number} (trial_id=", "Value") for number in (0, 1)]
     return listed, charts, *trials
