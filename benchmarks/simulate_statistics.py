@@ -88,7 +88,7 @@ def pooled(values: Array) -> NDArray[np.bool_]:
     """Dunnett's test with the block model's pooled variance."""
     _, cells, seeds = values.shape
     design = BlockDesign(np.ones((cells, seeds), dtype=bool))
-    variance = np.sum(design.residuals(values) ** 2, axis=1) / design.df
+    variance = np.sum(design.residuals(values) ** 2, axis=(1, 2)) / design.df
     t = np.abs(_differences(values).mean(axis=2)) / np.sqrt(2 * variance / seeds)[:, None]
     return t >= dunnett_critical(cells - 1, design.df)
 

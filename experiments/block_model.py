@@ -41,41 +41,49 @@ class BlockFit:
 
 
 class BlockDesign:
-    """Which cell has which seed."""
+    """Which cell has which seed; the means of cells are eliminated, so that only a system of the seeds is solved."""
 
     def __init__(self, present: Mask) -> None:
         """Take `present` (K cells, S seeds)."""
         self.present = present
-        self.cell, self.seed = np.nonzero(present)  # (N,) each
-        self._cells, seeds = present.shape
-        columns = np.concatenate([np.eye(self._cells)[self.cell], np.eye(seeds)[self.seed]], axis=1)  # (N, K + S)
-        left, singular, _ = np.linalg.svd(columns, full_matrices=False)
-        self._basis = left[:, singular > _TOLERANCE * singular.max(initial=0.0)]  # (N, rank)
-        self.df = len(self.cell) - self._basis.shape[1]
-        company = present.sum(axis=0)[self.seed].astype(float)  # (N,): cells that share the value's seed
-        shared = company > 1
-        seeds_shared = self._by_cell(shared.astype(float))  # (K,)
+        self._there = present.astype(float)
+        self._counts = np.maximum(self._there.sum(axis=1), 1)  # (K,)
+        gram = np.diag(self._there.sum(axis=0)) - self._there.T @ (self._there / self._counts[:, None])
+        self._inverse, rank = _pseudo_inverse(gram)  # (S, S)
+        self.df = int(np.sum(present)) - int(np.sum(present.any(axis=1))) - rank
+        company = present.sum(axis=0).astype(float)  # (S,): cells that share the seed
+        shared = self._there * (company > 1)
+        seeds_shared = shared.sum(axis=1)  # (K,)
         self.own_df = np.maximum(seeds_shared - 1, 0)
-        self._scale = self._own_scale(self._by_cell(company * shared) / np.maximum(seeds_shared, 1))
+        self._scale = self._own_scale(shared @ company / np.maximum(seeds_shared, 1))
 
     def residuals(self, values: Array) -> Array:
-        """Return what least squares leaves of `values` (B, K, S) where they are present: (B, N), by cell, then seed."""
-        chosen = values[:, self.present]
-        return np.asarray(chosen - (chosen @ self._basis) @ self._basis.T)
+        """Return what least squares leaves of `values` (B, K, S); 0 where none is present."""
+        there = np.where(self.present, values, 0.0)
+        centred = np.where(self.present, there - there.sum(axis=2, keepdims=True) / self._counts[:, None], 0.0)
+        of_seed = centred.sum(axis=1) @ self._inverse  # (B, S)
+        of_cell = of_seed @ self._there.T / self._counts  # (B, K)
+        return np.where(self.present, centred - of_seed[:, None, :] + of_cell[:, :, None], 0.0)
 
     def own(self, residuals: Array) -> Array:
-        """Return the variance of each cell from `residuals` (B, N): (B, K)."""
-        return self._by_cell(residuals**2) * self._scale
+        """Return the variance of each cell from `residuals` (B, K, S): (B, K)."""
+        return np.asarray(np.sum(residuals**2, axis=2) * self._scale)
 
     def _own_scale(self, company: Array) -> Array:
         """Return what a cell's sum of squares is multiplied by, from the mean number of cells on its seeds, (K,)."""
-        expected = self._by_cell(1 - np.sum(self._basis**2, axis=1))  # of that sum, for a common variance of 1
+        spent = self._there @ np.diag(self._inverse) - np.sum((self._there @ self._inverse) * self._there, axis=1) / (
+            self._counts
+        )
+        expected = self._there.sum(axis=1) - 1 - spent  # of that sum, for a common variance of 1
         fitted = expected > _TOLERANCE
         return np.where(fitted, company / np.maximum(company - 1, 1) / np.where(fitted, expected, 1), 0.0)
 
-    def _by_cell(self, values: Array) -> Array:
-        """Sum `values` (..., N) over each cell: (..., K)."""
-        return np.asarray(values @ np.eye(self._cells)[self.cell])
+
+def _pseudo_inverse(gram: Array) -> tuple[Array, int]:
+    """Return the pseudo-inverse of a symmetric positive semi-definite matrix, and its rank."""
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    kept = eigenvalues > _TOLERANCE * max(float(eigenvalues.max(initial=0.0)), 1.0)
+    return np.asarray((vectors[:, kept] / eigenvalues[kept]) @ vectors[:, kept].T), int(np.sum(kept))
 
 
 def fit_blocks(values: Array, present: Mask) -> BlockFit:
@@ -100,7 +108,7 @@ def fit_blocks(values: Array, present: Mask) -> BlockFit:
         rows, kept = pending.pop()
         design = BlockDesign(kept)
         residuals = design.residuals(values[rows])
-        own, squares = design.own(residuals), np.sum(residuals**2, axis=1)
+        own, squares = design.own(residuals), np.sum(residuals**2, axis=(1, 2))
         leaves = np.full(len(rows), -1)
         if int(np.sum(kept.any(axis=1))) > fewest:
             leaves = _noisy(values[rows], design, own, squares)
@@ -120,7 +128,6 @@ def _noisy(values: Array, design: BlockDesign, own: Array, squares: Array) -> In
     from scipy.special import fdtrc
 
     cells = int(np.sum(design.present.any(axis=1)))
-    no_spread = NO_SPREAD * np.max(np.abs(values[:, design.present]), axis=1, initial=0.0)
     widest = np.argmax(own, axis=1)
     found = np.full(len(values), -1)
     for cell in np.unique(widest):
@@ -129,8 +136,9 @@ def _noisy(values: Array, design: BlockDesign, own: Array, squares: Array) -> In
         df = design.df - without.df
         if df < 1 or without.df < 1:
             continue
-        of_others = np.sum(without.residuals(values[rows]) ** 2, axis=1)
-        others_vary = np.sqrt(of_others / without.df) > no_spread[rows]  # beside constants no spread is "far more"
+        of_others = np.sum(without.residuals(values[rows]) ** 2, axis=(1, 2))
+        no_spread = NO_SPREAD * np.max(np.abs(values[rows]), axis=(1, 2), where=without.present, initial=0.0)
+        others_vary = np.sqrt(of_others / without.df) > no_spread  # beside constants no spread is "far more"
         ratio = (squares[rows] - of_others) / df / np.where(others_vary, of_others / without.df, np.inf)
         found[rows[fdtrc(df, without.df, np.maximum(ratio, 0)) * cells <= _NOISY]] = cell
     return found

@@ -97,7 +97,7 @@ def compare_cells(values: Mapping[str, Mapping[int, float]], baseline: str) -> F
     fit = column.fit()
     tests = pair_tests(column, fit, first, second, BASELINE_FEW, BASELINE)
     p, reach = _against_one(column, fit, tests, first, second)
-    effects = _effects(column, fit, tests)
+    effects = _effects(fit, tests, np.maximum(column.no_spread[first], column.no_spread[second]))
     by_cell = {
         cell: _comparison(tests, k, p[k], reach[k], effects[k], column.differences(first[k], second[k]))
         for k, cell in enumerate(others)
@@ -181,13 +181,13 @@ def _correlation(column: Column, fit: BlockFit, tests: PairTests, first: Indices
     return float(np.floor(50 * np.min(shared) + 1e-9) / 100)
 
 
-def _effects(column: Column, fit: BlockFit, tests: PairTests) -> list[float | None]:
+def _effects(fit: BlockFit, tests: PairTests, no_spread: Array) -> list[float | None]:
     """Return the standardised difference of each pair, for which a tested pair's variance may be its own."""
     of_pair = tests.blocked & ~tests.alike
-    half = np.where(of_pair, tests.error**2 * tests.seeds / 2, fit.pooled[0])
+    sd = np.sqrt(np.where(of_pair, tests.error**2 * tests.seeds / 2, fit.pooled[0]))
     df = np.where(of_pair, tests.df, fit.df[0])
-    found = zip(tests.difference.tolist(), np.sqrt(half).tolist(), df.tolist(), strict=True)
-    return [difference / sd * _hedges(df) if df > 1 and sd > column.no_spread else None for difference, sd, df in found]
+    found = zip(tests.difference.tolist(), sd.tolist(), df.tolist(), (sd > no_spread).tolist(), strict=True)
+    return [difference / spread * _hedges(n) if n > 1 and varies else None for difference, spread, n, varies in found]
 
 
 def _comparison(

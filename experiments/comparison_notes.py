@@ -89,8 +89,9 @@ def _spread(column: Column, fit: BlockFit) -> list[str]:
     """Say where Levene's test (median-centred, Brown & Forsythe 1974) finds unequal spread among the others."""
     design = BlockDesign(column.present & fit.like[0, :, None])
     [residuals] = design.residuals(column.values[None])
-    groups = [group for k in range(len(column.cells)) if len(group := residuals[design.cell == k]) > 2]
-    if len(groups) < 3 or np.sqrt(fit.pooled[0]) <= column.no_spread:
+    rows = zip(residuals, design.present, strict=True)
+    groups = [group for row, there in rows if len(group := row[there]) > 2]
+    if len(groups) < 3 or np.sqrt(fit.pooled[0]) <= np.max(column.no_spread, where=fit.like[0], initial=0.0):
         return []
     from scipy.stats import levene
 
@@ -105,9 +106,10 @@ def _hidden(column: Column, baseline: str, by_cell: Mapping[str, "Comparison"]) 
     tested = [cell for cell, found in by_cell.items() if found.p is not None]
     found = []
     for cell in tested:
-        differences = column.differences(column.cells.index(baseline), column.cells.index(cell))
+        first, second = column.cells.index(baseline), column.cells.index(cell)
+        differences = column.differences(first, second)
         n, spread = len(differences), float(np.std(differences, ddof=1))
-        if by_cell[cell].holds or n < LEAST_SEEDS or spread <= column.no_spread:
+        if by_cell[cell].holds or n < LEAST_SEEDS or spread <= max(column.no_spread[[first, second]]):
             continue
         t = abs(float(np.mean(differences))) / spread * n**0.5
         p = min(1.0, 2 * float(stdtr(n - 1, -t)) * len(tested))

@@ -46,9 +46,9 @@ class Column:
         return fit_blocks(self.values[None], self.present)
 
     @property
-    def no_spread(self) -> float:
-        """The standard deviation under which values count as equal."""
-        return NO_SPREAD * float(np.max(np.abs(self.values), where=self.present, initial=0.0))
+    def no_spread(self) -> Array:
+        """(K,): the standard deviation under which a cell's values count as equal."""
+        return np.asarray(NO_SPREAD * np.max(np.abs(self.values), axis=1, where=self.present, initial=0.0))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def pair_tests(
     testable = blocked if np.any(blocked) else seeds >= 2
     [variance], [df] = pair_variance(column.values[None], fit, first, second, blocked, few, enough)
     error = np.sqrt(variance / np.maximum(seeds, 1))
-    spread = np.sqrt(variance) > column.no_spread
+    spread = np.sqrt(variance) > np.maximum(column.no_spread[first], column.no_spread[second])
     return PairTests(
         difference=mean,
         seeds=seeds,

@@ -30,7 +30,7 @@ def test_the_pooled_variance_is_that_of_ordinary_least_squares(present):
     fit = fit_blocks(table[None], present)
     assert fit.df[0] == ols.df_resid
     assert fit.pooled[0] == pytest.approx(ols.mse_resid)
-    assert BlockDesign(present).residuals(table[None])[0] == pytest.approx(ols.resid.to_numpy())
+    assert BlockDesign(present).residuals(table[None])[0][present] == pytest.approx(ols.resid.to_numpy())
 
 
 def test_a_cells_own_variance_is_that_of_its_distance_from_the_other_cells():
@@ -118,6 +118,24 @@ def test_beside_constants_no_cell_is_wild():
     fit = fit_blocks(table[None], present_without())
     assert fit.like.all()
     assert fit.pooled[0] > 0
+
+
+def test_a_cell_of_astronomic_spread_leaves_too():
+    table = np.random.default_rng(8).normal(size=(CELLS, SEEDS)) * 0.02 + np.arange(CELLS)[:, None]
+    table[4] *= np.array([1e11, 3e11, -2e11, 5e11, 1e12, -4e11])
+    fit = fit_blocks(table[None], present_without())
+    assert fit.like[0].tolist() == [True] * 4 + [False]
+    assert fit.pooled[0] == pytest.approx(fit_blocks(table[None, :4], present_without()[:4]).pooled[0])
+
+
+def test_of_two_hundred_cells_of_all_spreads_the_calm_ones_stay():
+    rng = np.random.default_rng(9)
+    table = rng.normal(size=(1, 200, 10)) * np.exp(3 * rng.normal(size=(200, 1)))
+    present = rng.random((200, 10)) < 0.9
+    like = fit_blocks(table, present).like[0]
+    spread = np.nanstd(np.where(present, table[0], np.nan), axis=1)
+    assert 50 < int(np.sum(~like)) <= 100
+    assert np.median(spread[like]) < np.median(spread[~like]) / 10
 
 
 def test_columns_are_fitted_each_for_itself():
