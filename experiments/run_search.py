@@ -47,7 +47,7 @@ def find_run(root: Path, word: str) -> FoundRun:
     Raises:
         UserError: it names no run, or several.
     """
-    if (Path(word) / "run.json").is_file():
+    if _is_run_folder(word):
         return _in_folder(Path(word).absolute())
     runs = list(_all_runs(root))
     if not runs:
@@ -63,6 +63,12 @@ def find_run(root: Path, word: str) -> FoundRun:
     close = nearest(word, names) or nearest(f"{runs[0].study.path.name}/{word}", names)
     hint = suggestion(word, close or sorted({run.study.path.name for run in runs}))
     raise UserError(f"--root {root}: {word!r} names no run; {hint if close else f'studies there: {hint}'}")
+
+
+def _is_run_folder(word: str) -> bool:
+    with suppress(OSError, ValueError):  # too long for a path, or no text at all
+        return (Path(word) / "run.json").is_file()
+    return False
 
 
 def _in_folder(folder: Path) -> FoundRun:

@@ -192,6 +192,7 @@ def run_sweep(
         allow_dirty: whether SLURM jobs may run code that is not committed and pushed.
     """
     sweep = sweep.launched(launcher, workers)
+    tracking_uri = Stores(root).tracking_uri  # an address that is none is refused before anything is made
     study = StudyDirectory(root.absolute() / sweep.name)
     if sweep.file.launcher.kind == "slurm":
         refuse_unclean_code(study, allow_dirty)
@@ -204,7 +205,7 @@ def run_sweep(
     study = study_folder(root, sweep)
     console.print(sweep.question, style="bold", markup=False, highlight=False)
     console.print(f"{plan.words()}; folder: {study.path}", markup=False, highlight=False, soft_wrap=True)
-    with coordinator_lock(study):
+    with coordinator_lock(study, tracking_uri):
         open_study(study, sweep, datasets.of(sweep.base_config))
         _make_ready(study, sweep, console)
         if sweep.file.launcher.coordinator == "foreground":
@@ -233,7 +234,7 @@ def coordinate(study: StudyDirectory, console: Console) -> int:
     stored = stored_sweep(study.sweep_file)
     file = stored.file.model_copy(update={"launcher": kept_launcher(study)})
     sweep = replace(stored, file=file)
-    with coordinator_lock(study):
+    with coordinator_lock(study, Stores(study.path.parent).tracking_uri):
         if study.stop_file.exists():  # stopped before this process was ready; only `vae-sweep run` lifts that
             console.print(f"{study.path.name} was stopped", markup=False)
             return _STOPPED

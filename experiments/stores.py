@@ -6,10 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.file_system import file_system_of
+from tracking.mlflow_store import address_mistake, shown_uri
+from vae_core.errors import UserError
 
 TRACKING_VARIABLE = "VAE_SWEEP_MLFLOW_URI"
 _SERVERS = ("http://", "https://", "databricks")
 _LOCAL = Path("/var/tmp")  # noqa: S108 - it outlives a restart, and holds only what can be made anew
+
+
+def checked_address(uri: str, place: str) -> str:
+    """Return a tracking URI as it is.
+
+    Args:
+        uri: of the user.
+        place: where it stands: a variable or an option.
+
+    Raises:
+        UserError: it names no tracking server.
+    """
+    if mistake := address_mistake(uri):
+        raise UserError(f"{place} {shown_uri(uri)}: {mistake}")
+    return uri
 
 
 @dataclass(frozen=True)
@@ -41,8 +58,13 @@ class Stores:
 
     @property
     def tracking_uri(self) -> str:
-        """Return where coordinators write: $VAE_SWEEP_MLFLOW_URI where that is set, else the root's own database."""
-        return os.environ.get(TRACKING_VARIABLE) or self.mlflow_uri
+        """Return where coordinators write: $VAE_SWEEP_MLFLOW_URI where that is set, else the root's own database.
+
+        Raises:
+            UserError: the variable's value is no address of a tracking server.
+        """
+        uri = os.environ.get(TRACKING_VARIABLE)
+        return checked_address(uri, TRACKING_VARIABLE) if uri else self.mlflow_uri
 
     def artifacts_of(self, tracking_uri: str) -> Path | None:
         """Return the folder of the artifacts that a store at a tracking URI shows; None: the server has a place."""

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.ledger import TrialRecord
+from experiments.study_files import holder_words
 from experiments.sweep import Sweep, resolved_text, stored_sweep
 from slurm.redaction import redacted
 from slurm.snapshot import source_root
 from tracking.files import read_json, write_atomic, write_json
+from tracking.mlflow_store import store_identity
 from tracking.provenance import collect
 from tracking.run_directory import RunDirectory, StudyDirectory
 from vae_core.config import RunConfig, identity
@@ -116,17 +118,39 @@ def study_folder(root: Path, sweep: Sweep) -> StudyDirectory:
 
 
 @contextmanager
-def coordinator_lock(study: StudyDirectory) -> Iterator[None]:
+def coordinator_lock(study: StudyDirectory, tracking_uri: str | None = None) -> Iterator[None]:
     """Hold the study's lock; the kernel releases it however this process ends.
 
+    Args:
+        study: the study.
+        tracking_uri: of a coordinator, where it writes to MLflow; None: somebody else who must be alone.
+
     Raises:
-        StudyBusyError: another coordinator holds it; the message says who, where and since when.
+        StudyBusyError: somebody else holds it; the message says who, where and since when.
     """
-    descriptor = os.open(study.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+    store = {"store": store_identity(tracking_uri)} if tracking_uri else {}
+    with _held(study.lock_file, f"{study.path}: another coordinator is running this study", store):
+        yield
+
+
+@contextmanager
+def sync_lock(study: StudyDirectory) -> Iterator[None]:
+    """Be the only `vae-sweep sync` that sends a study; two would each make what MLflow lacks.
+
+    Raises:
+        StudyBusyError: another one is sending it.
+    """
+    with _held(study.sync_lock_file, f"{study.path}: another vae-sweep sync is sending this study", {}):
+        yield
+
+
+@contextmanager
+def _held(path: Path, refusal: str, more: Mapping[str, str]) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        _take_lock(study, descriptor)
+        _take_lock(descriptor, refusal)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+        content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since, **more})
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, content.encode(), 0)
         yield
@@ -153,15 +177,14 @@ def _check_same(sweep: Sweep, stored: Sweep, data: dict[str, Any], dataset: Data
         )
 
 
-def _take_lock(study: StudyDirectory, descriptor: int) -> None:
+def _take_lock(descriptor: int, refusal: str) -> None:
     """Lock the file; somebody who only looks whether it is locked holds it for a moment."""
     for attempts_left in reversed(range(_LOCK_ATTEMPTS)):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if not attempts_left:
-                holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
-                raise StudyBusyError(f"{study.path}: another coordinator is running this study ({holder})") from error
+                raise StudyBusyError(f"{refusal} ({holder_words(descriptor)})") from error
             time.sleep(_LOCK_PAUSE_S)
         else:
             return

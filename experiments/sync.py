@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,12 @@ from experiments.failures import OperationError
 from experiments.history import held_runs, read_history, read_info
 from experiments.ledger import TrialRecord, read_trials
 from experiments.publish import open_sink, parent_words, publish_parent, write_report
-from experiments.stores import Stores
-from experiments.study import coordinator_lock
-from experiments.study_files import existing_study, lock_holder
+from experiments.stores import Stores, checked_address
+from experiments.study import StudyBusyError, coordinator_lock, sync_lock
+from experiments.study_files import coordinators_store, existing_study
 from experiments.sweep import stored_sweep
 from tracking.mlflow_sink import ForwardReport, MlflowSink
-from tracking.mlflow_store import shown_uri
+from tracking.mlflow_store import shown_uri, store_identity
 from tracking.run_directory import StudyDirectory
 from vae_core.errors import UserError
 
@@ -57,14 +57,14 @@ def sync(root: Path, names: list[str], to: str | None, console: Console) -> None
         console: where progress is shown.
 
     Raises:
-        UserError: no such study, or its coordinator is writing to the same store.
+        UserError: no such study, no address of a tracking server, or somebody else is sending the study there.
         OperationError: MLflow cannot be reached, or refused something; what is there stays, and a repetition goes on.
     """
+    uri = Stores(root).tracking_uri if to is None else checked_address(to, "--to")
     names = names or sorted(path.parent.name for path in root.glob("*/sweep.yaml"))
     if not names:
         raise UserError(f"--root {root}: holds no study yet; run one first, for example: vae-sweep run beta")
     studies = [existing_study(root, name) for name in names]
-    uri = Stores(root).tracking_uri if to is None else to
     incomplete = [study.path.name for study in studies if not _sync_study(study, uri, console)]
     console.print(f"MLflow: {shown_uri(uri)}", markup=False, highlight=False, soft_wrap=True)
     if incomplete:
@@ -101,12 +101,21 @@ def close(study: StudyDirectory, console: Console) -> str | None:
 
 @contextmanager
 def _written_by_nobody_else(study: StudyDirectory, uri: str) -> Iterator[bool]:
-    """Hold the study's lock where its coordinator would write to the same store; yield whether one is at work."""
-    if uri != Stores(study.path.parent).tracking_uri and lock_holder(study) is not None:
-        yield True
-        return
-    with coordinator_lock(study):
-        yield False
+    """Be alone in sending the study there; yield whether a coordinator is at work, which then writes elsewhere.
+
+    Raises:
+        StudyBusyError: another sync, or the coordinator, is sending it there.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(sync_lock(study))
+        try:
+            stack.enter_context(coordinator_lock(study))
+        except StudyBusyError:
+            if coordinators_store(study) in (None, store_identity(uri)):  # None: a rebuild, say
+                raise
+            yield True
+        else:
+            yield False
 
 
 def replay(

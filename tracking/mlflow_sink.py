@@ -217,8 +217,7 @@ class MlflowSink:
         self._view = _View()  # how much of the broken call arrived has to be asked
         self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         self._retry_at = self._clock() + self._pause_s
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        self.refusal = f"MLflow at {store.shown_uri(self._uri)}: {reason}"
+        self.refusal = f"MLflow at {store.shown_uri(self._uri)}: {store.shown_reason(error, self._uri)}"
         self._problem = f"{self.refusal}; training goes on, the next attempt is in {self._pause_s:.0f} s"
         return ForwardReport(problem=self._problem)
 
@@ -275,7 +274,8 @@ class MlflowSink:
         if known.status == final_status and known.tags.get(f"{store.TAG}forwarded") == end:
             return ForwardReport(known.id, complete=True)  # by an earlier sink
         store.ask_contents(client, known)
-        part = chain if final_status else covered(chain)
+        has_ended = bool(chain) and chain[-1].line.kind == "end"  # else the next attempt goes on from a checkpoint
+        part = chain if final_status and has_ended else covered(chain)
         sent = store.send_metrics(client, known, metric_rows(part))
         files, missing = send_files(client, known, uploads(run, part))
         tags = run_tags(chain)

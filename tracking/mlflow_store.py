@@ -3,25 +3,30 @@
 Only this module and mlflow_sink.py need mlflow, which is imported when a store is first opened.
 """
 
+import hashlib
 import json
 import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from tracking.mlflow_files import KnownRun, files_of
 from tracking.replay import MetricRow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 TAG = "vae_sweep."
 _BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # limits of MLflow's log_batch
 T = TypeVar("T")
 _SQLITE = "sqlite:///"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_SERVERS = ("http", "https", "databricks")
 _ENVIRONMENT = {  # defaults only: what the user has set stays
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it logs the errors that it also raises
@@ -29,7 +34,8 @@ _ENVIRONMENT = {  # defaults only: what the user has set stays
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
+_CREDENTIALS = re.compile(r"\b(?P<scheme>[A-Za-z][\w+.-]*)://(?P<user>[^\s'\"/@:]*)(?P<colon>:?)[^\s'\"]*@")
+_SHORTEST_SECRET = 4  # characters; shorter parts of a password would be found in many words
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -53,8 +59,65 @@ def connect(uri: str) -> "MlflowClient":
 
 
 def shown_uri(uri: str) -> str:
-    """Return a tracking URI as others may read it: without its password."""
-    return _PASSWORD.sub(r"\1:***@", uri)
+    """Return a tracking URI, or a text with one, as others may read it: without passwords and tokens.
+
+    What stands before the last @ of an address is taken for them, so that a password with a slash is hidden as well.
+    """
+    return _CREDENTIALS.sub(_without_secret, uri)
+
+
+def _without_secret(found: re.Match[str]) -> str:
+    scheme, user = found["scheme"], found["user"]
+    if scheme.startswith("sqlite"):
+        return found[0]  # a path; SQLite knows no users
+    if found["colon"]:
+        return f"{scheme}://{user}:***@"
+    return f"{scheme}://***@" if scheme.startswith("http") else found[0]  # a token in the place of a user
+
+
+def store_identity(uri: str) -> str:
+    """Return a name of the store at a tracking URI that is the same however the address is written, and no secret."""
+    scheme, colon, rest = uri.rstrip("/").partition("://")
+    place = rest.rpartition("@")[2]
+    host, slash, path = place.partition("/")
+    host = host.lower().replace("localhost", "127.0.0.1")
+    plain = f"{scheme.partition('+')[0].lower()}{colon}{host}{slash}{path}"
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def shown_reason(error: Exception, uri: str) -> str:
+    """Return the first line of what was refused, without the secrets of the address that it may repeat."""
+    reason = shown_uri((str(error).strip() or type(error).__name__).splitlines()[0])
+    address, at, _ = uri.partition("://")[2].rpartition("@")
+    secret = address.partition(":")[2] or (address if uri.startswith("http") else "")
+    for part in re.split(r"[/@:?#]", secret) if at else ():
+        if len(part) >= _SHORTEST_SECRET:
+            reason = reason.replace(part, "***")
+    return reason
+
+
+def address_mistake(uri: str) -> str | None:
+    """Return what is wrong with a tracking URI, with what is valid; None: it may name a store."""
+    valid = "valid: http://HOST:PORT, https://HOST, postgresql://USER@HOST/DATABASE, sqlite:////ABSOLUTE/FILE.db"
+    scheme, colon, rest = uri.partition("://")
+    if not colon:
+        return None if uri == "databricks" else f"is no address of a tracking server; {valid}"
+    if not uri.isprintable() or " " in uri:
+        return f"holds a character that no address has; {valid}"
+    if scheme.partition("+")[0] not in (*_SERVERS, *_DATABASES, *_plugins()):
+        return f"MLflow knows no tracking server of the kind {scheme!r}; {valid}"
+    if scheme.startswith("sqlite"):
+        file = rest.removeprefix("/").partition("?")[0]
+        return None if file and file != ":memory:" else f"names no file; {valid}"
+    try:
+        host, port = urlsplit(uri).hostname, urlsplit(uri).port
+    except ValueError as error:
+        return f"cannot be read ({error}); {valid}"
+    return f"names no host or no port; {valid}" if port == 0 or (scheme.startswith("http") and not host) else None
+
+
+def _plugins() -> set[str]:
+    return {found.name for found in entry_points(group="mlflow.tracking_store")}
 
 
 def refusals() -> tuple[type[Exception], ...]:
@@ -64,9 +127,9 @@ def refusals() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
     from urllib3.exceptions import HTTPError
 
-    garbled = (json.JSONDecodeError, ParseError)  # what a proxy says in the server's place
-    # a database's driver may not be installed; what requests raises are OSErrors
-    return MlflowException, SQLAlchemyError, HTTPError, OSError, ImportError, *garbled
+    # a database's driver may not be installed; what requests raises are OSErrors; what a proxy says in the server's
+    # place, and addresses that a library does not read, are ValueErrors
+    return MlflowException, SQLAlchemyError, HTTPError, OSError, ImportError, ParseError, ValueError
 
 
 def file_identity(uri: str) -> tuple[int, int] | None:
@@ -81,9 +144,21 @@ def file_identity(uri: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def find_experiment(client: "MlflowClient", name: str) -> "Experiment | None":
+    """Return a study's experiment, a deleted one too, and one that was renamed in the web page; None: there is none."""
+    from mlflow.entities import ViewType
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found
+    query = f"tags.`{TAG}study` = '{name}'"
+    renamed = client.search_experiments(ViewType.ACTIVE_ONLY, max_results=1, filter_string=query)
+    return renamed[0] if renamed else None
+
+
 def ensure_experiment(client: "MlflowClient", name: str, place: str | None, tags: dict[str, str]) -> str:
     """Return the id of the experiment, made with its artifacts at the URI `place` if missing."""
-    found = client.get_experiment_by_name(name)
+    found = find_experiment(client, name)
     if found is None:
         return str(client.create_experiment(name, place, tags))
     if found.lifecycle_stage == "deleted":  # in the web page, say; the name stays taken
@@ -96,7 +171,7 @@ def ensure_experiment(client: "MlflowClient", name: str, place: str | None, tags
 
 def delete_experiment(client: "MlflowClient", name: str) -> None:
     """Remove an experiment and its runs; a server can only hide it, so there its name is freed first."""
-    experiment = client.get_experiment_by_name(name)
+    experiment = find_experiment(client, name)
     if experiment is None:
         return
     store = client._tracking_client.store
@@ -114,14 +189,19 @@ def delete_experiment(client: "MlflowClient", name: str) -> None:
 
 def find(client: "MlflowClient", experiment: str, identifying: Mapping[str, str]) -> str | None:
     """Return the id of the run with these tags in the experiment of that name; None: there is none."""
-    known = client.get_experiment_by_name(experiment)
+    known = find_experiment(client, experiment)
     found = _search(client, known.experiment_id, identifying) if known else []
     return str(found[0].info.run_id) if found else None
 
 
 def _search(client: "MlflowClient", experiment_id: str, identifying: Mapping[str, str]) -> Sequence[Any]:
+    """Return the runs with these tags, the oldest first, deleted ones last."""
+    from mlflow.entities import ViewType
+
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identifying.items())
-    return client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"])
+    order = ["attributes.start_time ASC"]
+    found = client.search_runs([experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1, order_by=order)
+    return found or client.search_runs([experiment_id], query, ViewType.DELETED_ONLY, max_results=1, order_by=order)
 
 
 def find_or_create(
@@ -132,12 +212,17 @@ def find_or_create(
     tags: Mapping[str, str],
     start_ms: int | None,
 ) -> KnownRun:
-    """Return the run with the `identifying` tags; a missing one is made with `name`, `tags`, `start_ms`."""
+    """Return the run with the `identifying` tags; a missing one is made with `name`, `tags`, `start_ms`.
+
+    A run that was deleted in the web page is taken out of the bin: made anew, it would be there twice after a restore.
+    """
     found = _search(client, experiment_id, identifying)
     if not found:
         run = client.create_run(experiment_id, start_time=start_ms, tags={**identifying, **tags}, run_name=name)
         return KnownRun(run.info.run_id, tags=dict(run.data.tags), asked=True)
     run = found[0]
+    if run.info.lifecycle_stage == "deleted":
+        client.restore_run(run.info.run_id)
     return KnownRun(
         run.info.run_id,
         run.info.status,

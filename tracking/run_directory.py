@@ -113,6 +113,11 @@ class StudyDirectory:
         return self.path / "coordinator.lock"
 
     @property
+    def sync_lock_file(self) -> Path:
+        """Return the file that `vae-sweep sync` locks."""
+        return self.path / "sync.lock"
+
+    @property
     def queue(self) -> Path:
         """The folder of runs waiting for a worker."""
         return self.path / "queue"

@@ -15,7 +15,7 @@ from support.study_builder import StudyBuilder
 
 from experiments.asking import stop
 from experiments.failures import OperationError
-from experiments.study import coordinator_lock
+from experiments.study import coordinator_lock, sync_lock
 from experiments.submitting import keep_launcher
 from experiments.sweep_file import LauncherConfig
 from experiments.sync import sync
@@ -120,13 +120,83 @@ def test_the_named_studies_alone_go_into_another_store(root, console, tmp_path):
 
 
 def test_beside_a_coordinator_only_another_store_is_written(root, console, tmp_path):
-    with coordinator_lock(StudyDirectory(root / "beta")):
+    own = f"sqlite:///{root}/mlflow.db"
+    with coordinator_lock(StudyDirectory(root / "beta"), own):
         with pytest.raises(UserError, match="another coordinator is running this study"):
             sync(root, ["beta"], None, console)
+        with pytest.raises(UserError, match="another coordinator is running this study"):
+            sync(root, ["beta"], f"{own}/", console)
         sync(root, ["beta"], f"sqlite:///{tmp_path}/other.db", console)
     assert parents(tmp_path / "other.db") == [("beta", "RUNNING")]
     sync(root, ["beta"], f"sqlite:///{tmp_path}/other.db", console)
     assert parents(tmp_path / "other.db") == [("beta", "FINISHED")]
+
+
+def test_where_a_coordinator_writes_is_what_it_says_and_not_what_this_shell_says(root, console, tmp_path):
+    team = f"sqlite:///{tmp_path}/team.db"
+    with coordinator_lock(StudyDirectory(root / "beta"), team):
+        with pytest.raises(UserError, match="another coordinator is running this study"):
+            sync(root, ["beta"], team, console)
+        sync(root, ["beta"], None, console)
+    assert parents(root / "mlflow.db") == [("beta", "RUNNING")]
+
+
+def test_two_syncs_do_not_send_a_study_at_the_same_time(root, console, tmp_path):
+    with sync_lock(StudyDirectory(root / "beta")), pytest.raises(UserError, match="another vae-sweep sync is sending"):
+        sync(root, ["beta"], f"sqlite:///{tmp_path}/other.db", console)
+    with coordinator_lock(StudyDirectory(root / "beta")), pytest.raises(UserError, match="another coordinator"):
+        sync(root, ["beta"], f"sqlite:///{tmp_path}/other.db", console)  # a rebuild, say: no coordinator is at work
+    assert not (tmp_path / "other.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "mistake"),
+    [
+        ("nonsense", "is no address of a tracking server"),
+        ("foo://x", "MLflow knows no tracking server of the kind 'foo'"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("http://[::1", "cannot be read (Invalid IPv6 URL)"),
+        ("http://:5000", "names no host"),
+        ("postgresql://u:geheim@127.0.0.1:notaport/x", "cannot be read"),
+        ("http://host\0", "holds a character that no address has"),
+    ],
+)
+def test_what_is_no_address_is_refused_with_what_is(root, console, monkeypatch, address, mistake):
+    with pytest.raises(UserError) as refused:
+        sync(root, ["beta"], address, console)
+    [message] = refused.value.messages
+    assert message.startswith("--to ")
+    assert mistake in message
+    assert "valid: http://HOST:PORT" in message
+    assert "geheim" not in message
+    if "\0" not in address:
+        monkeypatch.setenv("VAE_SWEEP_MLFLOW_URI", address)
+        with pytest.raises(UserError, match=r"^VAE_SWEEP_MLFLOW_URI "):
+            sync(root, ["beta"], None, console)
+
+
+def test_an_experiment_that_was_renamed_in_the_page_is_found_again(root, console):
+    uri = f"sqlite:///{root}/mlflow.db"
+    sync(root, ["beta"], None, console)
+    client = connect(uri)
+    client.rename_experiment(client.get_experiment_by_name("beta").experiment_id, "my beta study")
+    sync(root, ["beta"], None, console)
+    assert "nothing was missing" in console.export_text()
+    assert len(mlflow_runs(root)) == 4
+
+
+def test_a_run_that_was_deleted_in_the_page_comes_back_and_is_there_once(root, console):
+    sync(root, ["beta"], None, console)
+    client = connect(f"sqlite:///{root}/mlflow.db")
+    experiment = client.get_experiment_by_name("beta").experiment_id
+    gone = client.search_runs([experiment], "tags.`vae_sweep.kind` = 'run'")[0].info.run_id
+    client.delete_run(gone)
+    sync(root, ["beta"], None, console)
+    assert client.get_run(gone).info.lifecycle_stage == "active"
+    assert len(mlflow_runs(root)) == 4
+    assert rows_that_stand_twice(root / "mlflow.db") == []
 
 
 def test_a_server_that_does_not_answer_is_said_with_what_to_do(root, console):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tracking.mlflow_sink import MlflowSink
+from tracking.mlflow_store import shown_uri, store_identity
 
 PROJECT = Path(__file__).parents[2]
 
@@ -120,6 +121,21 @@ def test_an_open_run_shows_only_what_the_older_kept_checkpoint_covers(store, wri
     assert store.info(store.run_id(written_run))[1] == "RUNNING"
 
 
+def test_of_a_run_that_died_only_what_its_next_attempt_keeps_is_sent(store, written_run):
+    written_run.open(0)
+    for epoch in (1, 2, 3):
+        line = written_run.saved_epoch(epoch)
+    written_run.epoch(4)
+    forward(open_sink(store), written_run, "KILLED")
+    assert store.steps(written_run, "val/elbo") == [1, 2]
+    written_run.open(1, continues=(0, line.n))
+    for epoch in (4, 5):
+        written_run.saved_epoch(epoch, offset=100.0)
+    written_run.end()
+    forward(open_sink(store), written_run, "FINISHED")
+    assert [value for key, _, value, _ in store.metrics(written_run) if key == "train/kl"] == [1, 2, 3, 104, 105]
+
+
 def test_a_value_measured_again_after_a_crash_is_not_sent_again(store, written_run):
     written_run.open(0)
     for epoch in (1, 2, 3):
@@ -135,7 +151,7 @@ def test_a_value_measured_again_after_a_crash_is_not_sent_again(store, written_r
     written_run.end()
     forward(sink, written_run, "FINISHED")
     values = [value for key, _, value, _ in store.metrics(written_run) if key == "train/kl"]
-    assert values == [1.0, 2.0, 3.0, 104.0]
+    assert values == [1.0, 2.0, 103.0, 104.0]  # 2: the two newest checkpoints were damaged, which nobody foresees
     assert set(store.pairs(written_run).values()) == {1}
     assert store.tags(store.run_id(written_run))["vae_sweep.attempt"] == "1"
 
@@ -309,6 +325,7 @@ import json, os, random, signal, sqlite3, sys, time
 from pathlib import Path
 import mlflow, mlflow.store.tracking.sqlalchemy_store  # paid once: the children are forks
 from tracking.mlflow_sink import MlflowSink
+from tracking.mlflow_store import shown_uri, store_identity
 from tracking.run_directory import RunDirectory
 
 database, artifacts, *folders = sys.argv[1:]
@@ -343,6 +360,34 @@ for _ in range(5):
 forward_all()
 print(json.dumps(counts))
 """
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://bob:geheim12@127.0.0.1:9", "http://bob:***@127.0.0.1:9"),
+        ("http://bob:ge/heim@12@127.0.0.1:9", "http://bob:***@127.0.0.1:9"),
+        ("http://geheim12@127.0.0.1:9", "http://***@127.0.0.1:9"),
+        ("postgresql://me:ge/heim12@127.0.0.1:9/mlflow", "postgresql://me:***@127.0.0.1:9/mlflow"),
+        ("http://bob:geheim12@127.0.0.1:99999", "http://bob:***@127.0.0.1:99999"),
+    ],
+)
+def test_secrets_of_an_address_are_neither_shown_with_it_nor_with_the_reason(tmp_path, address, shown):
+    problem = MlflowSink(address, tmp_path, "beta", "?").ensure_parent({}).problem
+    assert problem.startswith(f"MLflow at {shown}: ")
+    assert "heim" not in problem
+
+
+def test_addresses_without_secrets_are_shown_as_they_are():
+    for address in ("sqlite:////home/a@b/mlflow.db", "http://host:5000/a", "postgresql://me@host/x", "databricks"):
+        assert shown_uri(address) == address
+
+
+def test_the_identity_of_a_store_does_not_depend_on_how_its_address_is_written():
+    same = ("http://localhost:5000", "http://127.0.0.1:5000/", "HTTP://me:geheim@LOCALHOST:5000")
+    assert len({store_identity(address) for address in same}) == 1
+    other = ("http://localhost:5001", "http://localhost:5000/team", "sqlite:////x.db", "sqlite:////X.db")
+    assert len({store_identity(address) for address in (*same, *other)}) == 5
 
 
 def test_a_sink_killed_at_random_moments_has_sent_everything_once(store, write_run, tmp_path):
