@@ -9,6 +9,7 @@ from scipy import stats
 from support.study_builder import FINGERPRINT, StudyBuilder
 
 from experiments.ablation import tabulate
+from experiments.comparison import best_cells
 from experiments.references import References
 from experiments.report import Report
 from experiments.results import collect
@@ -220,3 +221,29 @@ def test_marks_that_would_hit_most_cells_are_left_out(tmp_path):
     table = table_of(betas(tmp_path, {0.1: 0.5, 0.2: 0.5, 0.3: 0.5, 1.0: 0.3}))
 
     assert not any(row.entries["test/ssim"].best for row in table.rows)
+
+
+NEAR_MISS = (  # Tukey, over all pairs, tells neither of the first two from the other; Dunnett does
+    (0.1, -0.1, 0.6, 0.1, -0.5),
+    (-1.8, -0.9, -1.3, -2.9, -3.5),
+    (-4.6, -4.0, -6.3, -4.2, -5.2),
+    (-4.7, -4.5, -4.3, -3.6, -3.0),
+    (-4.1, -2.6, -4.7, -3.6, -3.1),
+    (-3.9, -4.7, -4.9, -4.5, -3.8),
+)
+
+
+@pytest.mark.parametrize("baseline", [0, 1])
+@pytest.mark.parametrize(("key", "sign"), [("test/elbo", 1), ("test/mse", -1)])
+def test_what_a_comparison_with_the_baseline_shows_to_be_worse_is_not_marked_best(tmp_path, baseline, key, sign):
+    values = {str(beta): dict(enumerate(sign * value for value in row)) for beta, row in enumerate(NEAR_MISS)}
+    assert best_cells(values, sign > 0) == {"0", "1"}
+    space = {"loss.beta": list(range(len(NEAR_MISS)))}
+    builder = StudyBuilder(tmp_path / "study", space, seeds=SEEDS, baseline={"loss.beta": baseline})
+    for beta, row in values.items():
+        for seed, run in enumerate(builder.cell(loss__beta=int(beta))):
+            builder.done(run, **{key: row[seed]})
+    table = table_of(builder)
+
+    assert entry(table, 1 - baseline, key).comparison.holds
+    assert [row.entries[key].best for row in table.cells] == [True, *[False] * 5]
