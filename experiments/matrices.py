@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.columns import ACTIVE_UNITS, KL, LPIPS, SSIM, Column
+from experiments.comparability import is_comparable
 from experiments.contrasts import MOST_CELLS
 from experiments.entries import Entry, Matrix, TableRow
 from experiments.results import StudyResults
@@ -11,21 +12,30 @@ from experiments.table import plain
 
 
 def matrices(results: StudyResults, columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple[Matrix, ...]:
-    """Return the matrices of the metrics that matter; none unless a grid has two axes of two or more values."""
-    if len(results.space) != 2 or results.named or results.sampler != "grid" or len(results.cells) > MOST_CELLS:
+    """Return the matrices of the metrics that matter and by which cells may be ranked; see `has_two_axes`."""
+    if not has_two_axes(results):
         return ()
     down, across = (_values(results, axis) for axis in results.space)
-    if min(len(down), len(across)) < 2:
-        return ()
     return tuple(_matrix(results, column, rows, down, across) for column in _chosen(results, columns))
 
 
+def has_two_axes(results: StudyResults) -> bool:
+    """Return whether the study is a grid of two axes, of two or more values each, and no search of many cells."""
+    if len(results.space) != 2 or results.named or results.sampler != "grid" or len(results.cells) > MOST_CELLS:
+        return False
+    return all(len(_values(results, axis)) > 1 for axis in results.space)
+
+
 def _chosen(results: StudyResults, columns: Sequence[Column]) -> list[Column]:
-    """Return the sweep's objective and what else matters; of columns that a person chose, all."""
+    """Return the sweep's objective and what else matters; of columns that a person chose, all.
+
+    A matrix invites to rank its cells, so columns that may not be ranked are none.
+    """
+    ranked = [column for column in columns if column.is_tested and is_comparable(results, column.key)]
     objective = results.objective["metric"].replace("val/", "test/")
     wanted = (objective, SSIM, LPIPS, KL, ACTIVE_UNITS)
-    found = [column for key in dict.fromkeys(wanted) for column in columns if column.key == key]
-    return found or [column for column in columns if column.is_tested]
+    found = [column for key in dict.fromkeys(wanted) for column in ranked if column.key == key]
+    return found or ranked
 
 
 def _matrix(

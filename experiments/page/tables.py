@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from experiments.ablation import Ablation, Matrix, TableRow
 from experiments.columns import ACTIVE_UNITS, KL, Column
+from experiments.comparability import DIFFERENT_IMAGES
 from experiments.comparison import Comparison
 from experiments.estimates import Estimate, digits
+from experiments.matrices import has_two_axes
 from experiments.naming import short_label
 from experiments.page.parts import LeftOut, finite
 from experiments.results import CellResult, RunResult
@@ -167,10 +169,14 @@ def _minus(text: str) -> str:
 
 def shaded_matrices(ablation: Ablation) -> list[ShadedMatrix] | LeftOut:
     """Return the study's matrices, better values more strongly shaded, or larger ones where neither is better."""
+    title, results = "Two axes as matrices", ablation.results
+    if has_two_axes(results) and not ablation.matrices:
+        why = "no column shown is comparable between cells" if results.one_data_set else DIFFERENT_IMAGES
+        return LeftOut(title, why)
     for matrix in ablation.matrices[:1]:
         height, width = len(matrix.row_values), len(matrix.column_values)
         if height > _MOST_MATRIX[0] or width > _MOST_MATRIX[1]:
-            return LeftOut("Two axes as matrices", f"{height} by {width} values are too many for a page")
+            return LeftOut(title, f"{height} by {width} values are too many for a page")
     return [_shaded(matrix) for matrix in ablation.matrices]
 
 
