@@ -114,6 +114,47 @@ def test_the_answer_holds_for_any_axis(tmp_path, path, verdicts, sentence):
     assert collapses(tmp_path, path, verdicts) == sentence
 
 
+@pytest.mark.parametrize(
+    ("asked", "left_open", "sentence"),
+    [
+        ([0.1, 1, 10], 1, "No seed collapses fully at loss.beta = 0.1, 10."),
+        ([0.1, 1, 10, 100], 100, "No seed collapses fully at any loss.beta from 0.1 to 10."),
+        ([0.1, None, 10], None, "No seed collapses fully at any loss.beta from 0.1 to 10."),
+        ([0.1, 1, 3, 10], None, "No seed collapses fully at loss.beta = 0.1, 1, 10."),
+    ],
+)
+def test_a_range_is_named_only_where_every_value_in_it_was_measured(tmp_path, asked, left_open, sentence):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": asked})
+    for beta in asked:
+        if beta in (3, None):
+            continue  # a cell that has not been started
+        for run in builder.cell(loss__beta=beta):
+            if beta == left_open:
+                builder.failed(run)
+            else:
+                builder.done(run)
+
+    assert answers(collect(builder.study))[0] == sentence
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ({"test/kl"}, "Spearman correlation of loss.beta over 3 cells: with active units 1.000."),
+        ({"test/kl", "test/active_units"}, None),
+    ],
+)
+def test_a_metric_that_a_cell_lacks_has_no_correlation(tmp_path, missing, words):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1, 2, 3]}, seeds=(0,))
+    for beta in (1, 2, 3):
+        builder.done(builder.cell(loss__beta=beta)[0], kl=beta, active_units=beta)
+    results = collect(builder.study)
+    for key in missing:
+        del results.cells[1].runs[0].metrics[key]
+
+    assert next((sentence for sentence in answers(results) if "Spearman" in sentence), None) == words
+
+
 def two_axes(path, collapsed):
     """Return the sentences about two axes; `collapsed`: the (beta, dims) whose posterior collapses."""
     builder = StudyBuilder(path, {"loss.beta": [1.0, 3.0, 9.0], "model.latent_dim": [2, 4, 8]}, seeds=(0,))
