@@ -41,6 +41,15 @@ def test_one_seed_has_no_interval_and_none_has_no_estimate():
         (Estimate(0.5, 0.0000001, 2), ("0.50000", "0.00000")),
         (Estimate(0.5, 0.0, 3), ("0.500", "0.000")),
         (Estimate(0.5, None, 1), ("0.500", None)),
+        (Estimate(0.02, 1.5, 2), ("0.0", "1.5")),
+        (Estimate(4.2e-7, 1.04e-8, 2), ("4.20e-07", "1.0e-08")),
+        (Estimate(-8e-6, 3.1e-7, 2), ("-8.00e-06", "3.1e-07")),
+        (Estimate(1e-7, 5e-6, 2), ("1e-07", "5.0e-06")),
+        (Estimate(4.2e-7, 0.0, 3), ("4.2e-07", "0")),
+        (Estimate(4.2e-7, None, 1), ("4.2e-07", None)),
+        (Estimate(4e-6, 1e-300, 2), ("4.000e-06", "1.0e-300")),
+        (Estimate(0.0004, None, 1), ("0.00040", None)),
+        (Estimate(0.0, None, 1), ("0.000", None)),
     ],
 )
 def test_numbers_are_rounded_to_two_significant_digits_of_their_interval(value, text):
