@@ -189,6 +189,22 @@ def test_a_baseline_without_finished_runs_is_named_as_the_reason(tmp_path):
     assert "the baseline, loss.beta=1, has no finished run" in " ".join(table_of(builder).methods)
 
 
+def test_a_baseline_that_did_not_measure_a_column_is_named_as_the_reason(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1, 2, 3]}, baseline={"loss.beta": 1})
+    for beta in (1, 2, 3):
+        for run in builder.cell(loss__beta=beta):
+            measured = {"iwae": 1.0} if beta == 1 else {"fid": float(beta)}
+            builder.done(run, **measured)
+
+    alone = table_of(builder, metrics=["fid"]).methods
+    assert alone[0] == "No comparisons: the baseline, loss.beta=1, has no number for fid."
+    assert (
+        "Not compared: fid, of which the baseline has no number." in table_of(builder, metrics=["fid", "ssim"]).methods
+    )
+    own = table_of(builder, metrics=["iwae"]).methods
+    assert own[0] == "No comparisons with the baseline: no other cell has a number for iwae."
+
+
 def test_numbers_of_different_images_or_likelihoods_are_neither_tested_nor_marked(tmp_path):
     images = StudyBuilder(tmp_path / "images", {"data.width": [16, 32]}, seeds=SEEDS, baseline={"data.width": 16})
     for width, fingerprint in ((16, FINGERPRINT), (32, "0" * 16)):

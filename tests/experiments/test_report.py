@@ -189,6 +189,25 @@ def test_one_seed_shows_means_alone_and_the_caption_says_so(tmp_path):
     assert "seed 5); one seed: no interval" in report.to_markdown()
 
 
+def test_before_the_first_result_the_caption_says_so(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1.0]})
+    for run in builder.cell(loss__beta=1.0):
+        builder.failed(run)
+
+    assert "Means over seeds (seeds 0, 1); no run is finished yet." in report_of(builder).to_markdown()
+
+
+def test_a_mean_of_fewer_runs_than_are_finished_is_named(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1, 10]}, seeds=(0, 1, 2))
+    for beta in (1, 10):
+        for seed, run in enumerate(builder.cell(loss__beta=beta)):
+            builder.done(run, **({"fid": 3.0} if seed == 0 or beta == 1 else {}))
+
+    named = report_of(builder, metrics=["ssim", "fid"]).to_markdown()
+    assert "- Means of fewer runs than n: fid of loss.beta=10: 1 of 3 runs." in named
+    assert "fewer runs than n" not in report_of(builder).to_markdown()
+
+
 def test_the_caption_names_selection_likelihood_images_and_seeds(tmp_path):
     text = report_of(beta_study(tmp_path / "study")).to_markdown()
 
