@@ -70,7 +70,7 @@ def _capital(sentence: str) -> str:
 
 
 def _trend(results: StudyResults) -> str | None:
-    """Rank correlation of the only axis, where it is numeric, with KL and active units over cells."""
+    """Rank correlation of the only axis, where it is numeric, with what every cell has of KL and active units."""
     axis = results.numeric_axis
     cells = results.measured
     if axis is None or len(cells) < 3:
@@ -78,9 +78,11 @@ def _trend(results: StudyResults) -> str | None:
     values = [float(cell.params[axis]) for cell in cells]
     words = []
     for name, key in (("KL", KL), ("active units", ACTIVE_UNITS)):
+        if not all(_values(cell, key) for cell in cells):
+            continue
         found = spearman(values, [_mean(cell, key).mean for cell in cells])
         words.append(f"{name} {'undefined (constant)' if found is None else f'{found:.3f}'}")
-    return f"Spearman correlation of {axis} over {len(cells)} cells: with {', with '.join(words)}."
+    return f"Spearman correlation of {axis} over {len(cells)} cells: with {', with '.join(words)}." if words else None
 
 
 def _collapse(results: StudyResults) -> str:
@@ -214,10 +216,19 @@ def _axis_values(path: str, cells: Sequence[CellResult]) -> str:
     return f"{path} = {', '.join(dict.fromkeys(plain(value) for value in values))}"
 
 
+def _gaps(results: StudyResults, axis: str, measured: Sequence[float]) -> set[float]:
+    """Return the values of the study's only axis within the range of those measured that no finished run stands for."""
+    listed = results.space[axis] if results.sampler == "grid" else ()
+    asked = [value for value in listed if isinstance(value, int | float)]  # others may not have been started yet
+    low, high = min(measured), max(measured)
+    known = {float(value) for value in (*asked, *(cell.params[axis] for cell in results.cells)) if low < value < high}
+    return known - {float(value) for value in measured}
+
+
 def _span(results: StudyResults, cells: Sequence[CellResult]) -> str:
     axis = results.numeric_axis
-    if axis is not None and len(cells) > 1:
-        values = [cell.params[axis] for cell in cells]
+    values = [] if axis is None else [cell.params[axis] for cell in cells]
+    if axis is not None and len(values) > 1 and not _gaps(results, axis, values):
         return f"at any {axis} from {plain(min(values))} to {plain(max(values))}"
     if len(results.space) > 1 and not results.named and len(cells) > 1:
         return f"in any of the {len(cells)} cells"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from experiments.columns import LPIPS, MUTUAL_INFORMATION, PARAMETERS, Column, has_roughness
+from experiments.columns import LPIPS, MUTUAL_INFORMATION, PARAMETERS, Column, has_roughness, run_value
 from experiments.comparability import comparable
 from experiments.references import References, latent_dims
 from experiments.results import CellResult, RunResult, StudyResults
@@ -22,6 +22,7 @@ def caption(results: StudyResults, references: References, columns: Sequence[Col
         _parameters(results, columns),
         _reference_words(references),
         _lpips(results),
+        _partly_measured(results, columns),
         _comparability(results),
         *references.notes,
         _lengths(results),
@@ -82,8 +83,10 @@ def _means(results: StudyResults) -> str:
     named = f"seed{'s' if len(seeds) != 1 else ''} {', '.join(str(seed) for seed in seeds)}"
     select = _setting(results, "evaluate", "select")
     rule = "the epoch that evaluate.select chose (swept)" if select == "swept" else f"the epoch with the best {select}"
-    several = any(len(cell.done) > 1 for cell in results.cells)
-    interval = "± is half the 95% Student t interval over seeds" if several else "one seed: no interval"
+    most = max((len(cell.done) for cell in results.cells), default=0)
+    interval = "± is half the 95% Student t interval over seeds" if most > 1 else "one seed: no interval"
+    if not most:
+        interval = "no run is finished yet"
     return f"Means over seeds ({named}); {interval}. Measured on {_images(results)}, with the weights of {rule}."
 
 
@@ -138,6 +141,20 @@ def _lpips(results: StudyResults) -> str:
 
 def _lpips_reason(run: RunResult) -> str:
     return "switched off by evaluate.lpips" if run.lpips == "off" else (run.lpips or "not recorded").partition(";")[0]
+
+
+def _partly_measured(results: StudyResults, columns: Sequence[Column]) -> str:
+    """Return which means are of fewer runs than the cell's n says."""
+    found = []
+    for column in columns:
+        for cell in results.measured if column.is_tested else ():
+            count = sum(run_value(run, column.key) is not None for run in cell.done)
+            if 0 < count < len(cell.done):
+                found.append(f"{column.title} of {cell.cell}: {count} of {len(cell.done)} runs")
+    if not found:
+        return ""
+    more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return f"Means of fewer runs than n: {'; '.join(found[:_MOST_NAMED])}{more}."
 
 
 def _comparability(results: StudyResults) -> str:

@@ -2,6 +2,7 @@
 
 from experiments.results import StudyResults
 
+DIFFERENT_IMAGES = "cells see different images"  # why something that ranks cells is left out
 _RELATIVE = ("elbo", "reconstruction", "elbo_per_pixel", "scale")  # to the evaluation likelihood
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from experiments.baselines import cell_names
-from experiments.columns import Column, run_value
+from experiments.columns import Column, Direction, run_value
 from experiments.comparability import is_comparable
 from experiments.results import CellResult, StudyResults
 
@@ -22,8 +22,8 @@ class Contrasts:
     Attributes:
         names: number of trial -> name of its cell, by which the families know it.
         families: key of a column -> all its comparisons with the baseline.
-        best: key of a column -> names of the cells that are marked best: those that none is shown to beat, where they
-            are at most half of all (more of them say nothing).
+        best: key of a column -> names of the cells that are marked best: those that none is shown to beat, neither
+            among all pairs nor against the baseline, where they are at most half of all (more of them say nothing).
     """
 
     names: Mapping[int, str]
@@ -55,8 +55,21 @@ def contrasts(results: StudyResults, columns: Sequence[Column], baseline: CellRe
             families[column.key] = compare_cells(values, names[baseline.trial])
         if column.direction is not None and len(values) > 1:
             found = best_cells(values, column.direction == "higher")
+            if baseline is not None and column.key in families:
+                found -= _beaten(families[column.key], names[baseline.trial], column.direction)
             best[column.key] = found if 2 * len(found) <= len(values) else set()
     return Contrasts(names, families, best)
+
+
+def _beaten(family: "Family", baseline: str, direction: Direction) -> set[str]:
+    """Return the cells that a comparison with the baseline shows to be worse, the baseline itself among them.
+
+    The marks rest on all pairs, which need larger differences than comparisons with one cell do.
+    """
+    sign = 1 if direction == "higher" else -1
+    holding = {name: sign * comparison.difference for name, comparison in family.by_cell.items() if comparison.holds}
+    worse = {name for name, gain in holding.items() if gain < 0}
+    return worse | ({baseline} if any(gain > 0 for gain in holding.values()) else set())
 
 
 def _by_seed(results: StudyResults, names: Mapping[int, str], key: str) -> dict[str, dict[int, float]]:

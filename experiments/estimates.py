@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LEVEL = 0.95
+_MOST_PLACES = 3  # after the point of a number in scientific notation
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,56 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 def digits(value: Estimate, usual: int, most: int) -> tuple[str, str | None]:
     """Return mean and half-width as text: the half-width to two significant digits, the mean alike.
 
+    What so many decimals would show as zero, though it is not, is in scientific notation.
+
     Args:
         value: the estimate.
         usual: decimals where there is no interval (or one of width zero).
         most: decimals that are never exceeded.
     """
-    if not value.half_width:
-        half_width = None if value.half_width is None else f"{0:.{usual}f}"
-        return f"{value.mean:.{usual}f}", half_width
-    decimals = min(most, max(0, 1 - math.floor(math.log10(value.half_width))))
-    return f"{value.mean:.{decimals}f}", f"{value.half_width:.{decimals}f}"
+    mean, half_width = value.mean, value.half_width
+    wanted = decimals_of(half_width) if half_width else usual
+    decimals = min(wanted, most)
+    if not half_width and vanishes(mean, decimals):
+        decimals = most
+    if wanted > most or not half_width:
+        is_hidden = vanishes(mean, decimals) or vanishes(half_width or 0.0, decimals)
+        if is_hidden and is_small(mean, decimals):
+            return scientific(mean, half_width), None if half_width is None else scientific(half_width, half_width)
+    return f"{mean:.{decimals}f}", None if half_width is None else f"{half_width:.{decimals}f}"
+
+
+def decimals_of(half_width: float) -> int:
+    """Return the decimals that show a half-width to two significant digits."""
+    return max(0, 1 - _magnitude(half_width))
+
+
+def vanishes(value: float, decimals: int) -> bool:
+    """Return whether a value that is not zero would be printed as zero."""
+    return value != 0 and round(value, decimals) == 0
+
+
+def is_small(value: float, decimals: int) -> bool:
+    """Return whether at most one significant digit of a value would be printed."""
+    return abs(value) < 10.0 ** (1 - decimals)
+
+
+def scientific(value: float, half_width: float | None = None, sign: str = "") -> str:
+    """Return `4.20e-07`: as many digits as two of its interval's half-width leave, or two without; zero as `0`.
+
+    Args:
+        value: any number.
+        half_width: of the interval that decides on its digits.
+        sign: "+": a positive number has its sign.
+    """
+    if not value:
+        return "0"
+    places = _magnitude(value) - _magnitude(half_width or value) + 1
+    return f"{value:{sign}.{min(_MOST_PLACES, max(0, places))}e}"
+
+
+def _magnitude(value: float) -> int:
+    return math.floor(math.log10(abs(value)))
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from experiments.columns import Column
+from experiments.columns import Column, run_value
+from experiments.comparability import is_comparable
 from experiments.contrasts import MOST_CELLS, Contrasts
 from experiments.results import CellResult, StudyResults
 from experiments.wording import spent
@@ -17,12 +18,15 @@ def methods(
         return []
     if len(results.cells) > MOST_CELLS:
         return [f"No tests: {len(results.cells)} cells are a search, not an ablation (more than {MOST_CELLS})."]
-    lines = [_no_baseline(results, baseline)] if not tests.families else []
+    lines = [_no_baseline(results, columns, baseline)] if not tests.families else []
     if tests.families and baseline is not None:
         lines.append(
             f"Differences are to the baseline, {tests.names[baseline.trial]}, over common seeds; those with * hold at "
             "0.05, corrected for all cells of their column."
         )
+        lacking = [column.title for column in _compared(results, columns) if not _has(baseline, column)]
+        if lacking:
+            lines.append(f"Not compared: {', '.join(lacking)}, of which the baseline has no number.")
     titles = {column.key: column.title for column in columns}
     said: dict[str, list[str]] = {}
     for key, family in tests.families.items():
@@ -54,13 +58,30 @@ def costs(results: StudyResults) -> list[str]:
     return [f"Cost: {spent(seconds)} of training in {count}{part}{on_gpus}. Time is that of finished epochs."]
 
 
-def _no_baseline(results: StudyResults, baseline: CellResult | None) -> str:
+def _compared(results: StudyResults, columns: Sequence[Column]) -> list[Column]:
+    """Return the columns in which there is something to compare."""
+    ranked = (column for column in columns if column.is_tested and is_comparable(results, column.key))
+    return [column for column in ranked if any(_has(cell, column) for cell in results.measured)]
+
+
+def _has(cell: CellResult, column: Column) -> bool:
+    return any(run_value(run, column.key) is not None for run in cell.done)
+
+
+def _no_baseline(results: StudyResults, columns: Sequence[Column], baseline: CellResult | None) -> str:
     """Return why nothing is compared with a baseline, and what helps."""
     marked = [cell.cell for cell in results.cells if cell.is_baseline]
     if baseline is not None:
         if not baseline.done:
             return f"No comparisons yet: the baseline, {baseline.cell}, has no finished run."
-        return "No comparisons with the baseline: no column's numbers are comparable between cells."
+        compared = _compared(results, columns)
+        if not compared:
+            return "No comparisons with the baseline: no column's numbers are comparable between cells."
+        known = [column.title for column in compared if _has(baseline, column)]
+        if known:
+            return f"No comparisons with the baseline: no other cell has a number for {', '.join(known)}."
+        titles = ", ".join(column.title for column in compared)
+        return f"No comparisons: the baseline, {baseline.cell}, has no number for {titles}."
     if len(marked) > 1:
         return f"No comparisons: the sweep's baseline is {len(marked)} cells; choose one with --baseline CELL."
     return "No comparisons: this sweep has no baseline; name one with --baseline CELL, or `baseline:` in the sweep."

@@ -63,7 +63,7 @@ def plain(value: Any) -> str:
 def number(measured: Estimate, column: Column) -> tuple[str, str | None]:
     """Return mean and half-width as text."""
     if column.key == PCA_MSE:  # no estimate over seeds, but a reference for as many units as they use
-        return f"{measured.mean:.{column.decimals}f}", None
+        return digits(Estimate(measured.mean, None, 1), column.decimals, column.most)
     if column.key == MINUTES:
         return spent(60 * measured.mean), None
     if column.is_cost:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from experiments.columns import Column
-from experiments.estimates import Estimate, digits
+from experiments.estimates import decimals_of, is_small, scientific, vanishes
 
 if TYPE_CHECKING:
     from experiments.comparison import Comparison
@@ -22,14 +22,29 @@ def p_text(p: float | None) -> str:
 
 def difference_text(comparison: "Comparison", column: Column, *, sign: int | None = None) -> str:
     """Return `+0.10 [+0.08, +0.12]`; with a `sign` (+1 or -1) its size in that direction, `0.10 [0.08, 0.12]`."""
-    mark = "+" if sign is None else ""
-    factor = sign or 1
-    decimals = _decimals(comparison, column)
-    mean = f"{factor * comparison.difference:{mark}.{decimals}f}"
-    if comparison.low is None or comparison.high is None:
-        return mean
-    low, high = sorted((factor * comparison.low, factor * comparison.high))
-    return f"{mean} [{low:{mark}.{decimals}f}, {high:{mark}.{decimals}f}]"
+    mean, *ends = difference_numbers(comparison, column, factor=sign or 1, mark="+" if sign is None else "")
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
+
+
+def difference_numbers(comparison: "Comparison", column: Column, *, factor: int = 1, mark: str = "") -> list[str]:
+    """Return a difference and, where it was tested, both ends of its interval, the lower first.
+
+    Args:
+        comparison: a cell's.
+        column: the metric's.
+        factor: -1 turns the difference round.
+        mark: "+": positive numbers have their sign.
+    """
+    half_width = _half_width(comparison)
+    decimals, is_cut = _decimals(comparison, column, half_width)
+    values = [factor * comparison.difference]
+    if comparison.low is not None and comparison.high is not None:
+        values += sorted((factor * comparison.low, factor * comparison.high))
+    hidden = is_cut and any(vanishes(value, decimals) for value in values)
+    return [
+        scientific(value, half_width, mark) if hidden and is_small(value, decimals) else f"{value:{mark}.{decimals}f}"
+        for value in values
+    ]
 
 
 def spent(seconds: float) -> str:
@@ -46,14 +61,19 @@ def effect_text(effect: float | None) -> str:
     return "" if effect is None else f"d = {effect:.1f}" if abs(effect) < 100 else f"d = {effect:.0f}"
 
 
-def _decimals(comparison: "Comparison", column: Column) -> int:
-    """Return how many digits to show: as of a mean, and more where an interval that excludes zero would show it."""
-    if comparison.low is None or comparison.high is None:
-        return column.decimals
-    half_width = (comparison.high - comparison.low) / 2
-    text = digits(Estimate(comparison.difference, half_width, comparison.n), column.decimals, column.most)[0]
-    decimals = len(text.partition(".")[2])
+def _half_width(comparison: "Comparison") -> float | None:
+    return None if comparison.low is None or comparison.high is None else (comparison.high - comparison.low) / 2
+
+
+def _decimals(comparison: "Comparison", column: Column, half_width: float | None) -> tuple[int, bool]:
+    """Return how many decimals to show, and whether a number that they do not show needs scientific notation.
+
+    As many as of a mean, and more where an interval that excludes zero would show it.
+    """
+    if not half_width or comparison.low is None or comparison.high is None:
+        return column.most if vanishes(comparison.difference, column.decimals) else column.decimals, True
+    decimals = decimals_of(half_width)
     nearest = min(abs(comparison.low), abs(comparison.high))
     while comparison.holds and decimals < column.most and round(nearest, decimals) == 0:
         decimals += 1
-    return decimals
+    return min(decimals, column.most), comparison.holds or decimals > column.most

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.ablation import Ablation
 from experiments.columns import ELBO, KL, MSE, RECONSTRUCTION
+from experiments.comparability import DIFFERENT_IMAGES
 from experiments.page.axes import plain_ticks, scale_to
 from experiments.page.parts import (
     MOST_SERIES,
@@ -69,6 +70,8 @@ def rate_distortion(ablation: Ablation, prefix: str, *, same_elbo: bool) -> Figu
 def pareto(ablation: Ablation, prefix: str, *, same_elbo: bool) -> FigureGroup | LeftOut:
     """Draw the best metric of a model against its size, where sizes differ; the front is marked."""
     title = "Pareto front: quality and size"
+    if not ablation.results.one_data_set:
+        return LeftOut(title, DIFFERENT_IMAGES)
     key, name, sign = (ELBO, "ELBO, nats per image", -1.0) if same_elbo else (MSE, "MSE, squared pixel units", 1.0)
     points = [
         _Point(series, float(sizes.pop()), mean)

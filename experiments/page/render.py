@@ -8,6 +8,7 @@ from typing import Any
 from experiments.ablation import Ablation, TableRow
 from experiments.circumstances import of_provenance
 from experiments.comparability import comparable
+from experiments.markdown_table import head
 from experiments.page.curves import kl_spectra, learning_curves
 from experiments.page.histories import read_curves
 from experiments.page.metrics import metric_charts
@@ -35,6 +36,7 @@ class _Study:
 
     anchor: str
     ablation: Ablation
+    heads: dict[str, str]
     rows: list[TableRow]
     reference_rows: list[TableRow]
     rows_left: int
@@ -98,6 +100,7 @@ def _study(ablation: Ablation, anchor: str) -> _Study:
     return _Study(
         anchor=anchor,
         ablation=ablation,
+        heads={column.key: head(column, ablation.results) for column in ablation.columns},
         rows=rows,
         reference_rows=references,
         rows_left=rows_left,

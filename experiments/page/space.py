@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.ablation import Ablation
 from experiments.columns import MSE
+from experiments.comparability import DIFFERENT_IMAGES
 from experiments.page.parts import FigureGroup, LeftOut, Numbers, Panel, Series, all_series, finite
 from experiments.page.svg import ACCENT, INK, MUTED, SURFACE, inline_svg, new_axes, page_style, sequential
 from experiments.results import StudyResults
@@ -39,6 +40,8 @@ def importance(ablation: Ablation, prefix: str, *, same_elbo: bool) -> FigureGro
         return LeftOut(title, "there is one axis only")
     if results.named:
         return LeftOut(title, "named cells change several fields at once, so their axes do not vary freely")
+    if not results.one_data_set:
+        return LeftOut(title, DIFFERENT_IMAGES)
     metric, higher = _metric(results, same_elbo)
     scored = _scored(ablation, metric)
     if len(scored) < _FEWEST_CELLS:
@@ -142,6 +145,8 @@ def parallel_coordinates(ablation: Ablation, prefix: str, *, same_elbo: bool) ->
     results = ablation.results
     if len(results.space) < 2:
         return LeftOut(title, "there is one axis only")
+    if not results.one_data_set:
+        return LeftOut(title, DIFFERENT_IMAGES)
     metric, higher = _metric(results, same_elbo)
     scored = sorted(_scored(ablation, metric), key=lambda item: item[1] if higher else -item[1])[-_MOST_LINES:]
     if len(scored) < 2:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from experiments.ablation import Ablation, Matrix, TableRow
 from experiments.columns import ACTIVE_UNITS, KL, Column
-from experiments.comparison import Comparison
-from experiments.estimates import Estimate, digits
+from experiments.comparability import DIFFERENT_IMAGES
+from experiments.matrices import has_two_axes
 from experiments.naming import short_label
 from experiments.page.parts import LeftOut, finite
 from experiments.results import CellResult, RunResult
+from experiments.wording import difference_numbers
 from tracking.replay import run_name
 
 MOST_ROWS = 200  # of a table of cells
@@ -126,33 +127,16 @@ def _difference(row: TableRow, column: Column) -> Difference | None:
     comparison = row.entries[column.key].comparison
     if comparison is None:
         return None
-    value, _ = digits(_as_estimate(comparison), column.decimals, column.most)
+    value, *ends = difference_numbers(comparison, column)
     sign = "+" if comparison.difference > 0 else ""
     return Difference(
         value=_minus(f"{sign}{value}"),
-        interval=_interval(comparison, column),
+        interval=_minus(f"[{', '.join(ends)}]") if ends else "",
         effect="" if comparison.effect is None else _minus(f"d {comparison.effect:.2f}"),
         p=_p("p", comparison.p),
         sign_flip=_p("sign-flip p", comparison.sign_flip_p),
         holds=comparison.holds,
     )
-
-
-def _as_estimate(comparison: Comparison) -> Estimate:
-    low, high = comparison.low, comparison.high
-    half_width = None if low is None or high is None else (high - low) / 2
-    return Estimate(comparison.difference, half_width, comparison.n)
-
-
-def _interval(comparison: Comparison, column: Column) -> str:
-    if comparison.low is None or comparison.high is None:
-        return ""
-    half_width = (comparison.high - comparison.low) / 2
-    ends = [
-        digits(Estimate(end, half_width, comparison.n), column.decimals, column.most)[0]
-        for end in (comparison.low, comparison.high)
-    ]
-    return _minus(f"[{ends[0]}, {ends[1]}]")
 
 
 def _p(name: str, value: float | None) -> str:
@@ -167,10 +151,14 @@ def _minus(text: str) -> str:
 
 def shaded_matrices(ablation: Ablation) -> list[ShadedMatrix] | LeftOut:
     """Return the study's matrices, better values more strongly shaded, or larger ones where neither is better."""
+    title, results = "Two axes as matrices", ablation.results
+    if has_two_axes(results) and not ablation.matrices:
+        why = "no column shown is comparable between cells" if results.one_data_set else DIFFERENT_IMAGES
+        return LeftOut(title, why)
     for matrix in ablation.matrices[:1]:
         height, width = len(matrix.row_values), len(matrix.column_values)
         if height > _MOST_MATRIX[0] or width > _MOST_MATRIX[1]:
-            return LeftOut("Two axes as matrices", f"{height} by {width} values are too many for a page")
+            return LeftOut(title, f"{height} by {width} values are too many for a page")
     return [_shaded(matrix) for matrix in ablation.matrices]
 
 

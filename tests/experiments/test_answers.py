@@ -41,6 +41,15 @@ def test_one_seed_has_no_interval_and_none_has_no_estimate():
         (Estimate(0.5, 0.0000001, 2), ("0.50000", "0.00000")),
         (Estimate(0.5, 0.0, 3), ("0.500", "0.000")),
         (Estimate(0.5, None, 1), ("0.500", None)),
+        (Estimate(0.02, 1.5, 2), ("0.0", "1.5")),
+        (Estimate(4.2e-7, 1.04e-8, 2), ("4.20e-07", "1.0e-08")),
+        (Estimate(-8e-6, 3.1e-7, 2), ("-8.00e-06", "3.1e-07")),
+        (Estimate(1e-7, 5e-6, 2), ("1e-07", "5.0e-06")),
+        (Estimate(4.2e-7, 0.0, 3), ("4.2e-07", "0")),
+        (Estimate(4.2e-7, None, 1), ("4.2e-07", None)),
+        (Estimate(4e-6, 1e-300, 2), ("4.000e-06", "1.0e-300")),
+        (Estimate(0.0004, None, 1), ("0.00040", None)),
+        (Estimate(0.0, None, 1), ("0.000", None)),
     ],
 )
 def test_numbers_are_rounded_to_two_significant_digits_of_their_interval(value, text):
@@ -112,6 +121,47 @@ def collapses(tmp_path, path, verdicts, **options):
 )
 def test_the_answer_holds_for_any_axis(tmp_path, path, verdicts, sentence):
     assert collapses(tmp_path, path, verdicts) == sentence
+
+
+@pytest.mark.parametrize(
+    ("asked", "left_open", "sentence"),
+    [
+        ([0.1, 1, 10], 1, "No seed collapses fully at loss.beta = 0.1, 10."),
+        ([0.1, 1, 10, 100], 100, "No seed collapses fully at any loss.beta from 0.1 to 10."),
+        ([0.1, None, 10], None, "No seed collapses fully at any loss.beta from 0.1 to 10."),
+        ([0.1, 1, 3, 10], None, "No seed collapses fully at loss.beta = 0.1, 1, 10."),
+    ],
+)
+def test_a_range_is_named_only_where_every_value_in_it_was_measured(tmp_path, asked, left_open, sentence):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": asked})
+    for beta in asked:
+        if beta in (3, None):
+            continue  # a cell that has not been started
+        for run in builder.cell(loss__beta=beta):
+            if beta == left_open:
+                builder.failed(run)
+            else:
+                builder.done(run)
+
+    assert answers(collect(builder.study))[0] == sentence
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ({"test/kl"}, "Spearman correlation of loss.beta over 3 cells: with active units 1.000."),
+        ({"test/kl", "test/active_units"}, None),
+    ],
+)
+def test_a_metric_that_a_cell_lacks_has_no_correlation(tmp_path, missing, words):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1, 2, 3]}, seeds=(0,))
+    for beta in (1, 2, 3):
+        builder.done(builder.cell(loss__beta=beta)[0], kl=beta, active_units=beta)
+    results = collect(builder.study)
+    for key in missing:
+        del results.cells[1].runs[0].metrics[key]
+
+    assert next((sentence for sentence in answers(results) if "Spearman" in sentence), None) == words
 
 
 def two_axes(path, collapsed):

@@ -9,6 +9,7 @@ from scipy import stats
 from support.study_builder import FINGERPRINT, StudyBuilder
 
 from experiments.ablation import tabulate
+from experiments.comparison import best_cells
 from experiments.references import References
 from experiments.report import Report
 from experiments.results import collect
@@ -188,6 +189,22 @@ def test_a_baseline_without_finished_runs_is_named_as_the_reason(tmp_path):
     assert "the baseline, loss.beta=1, has no finished run" in " ".join(table_of(builder).methods)
 
 
+def test_a_baseline_that_did_not_measure_a_column_is_named_as_the_reason(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1, 2, 3]}, baseline={"loss.beta": 1})
+    for beta in (1, 2, 3):
+        for run in builder.cell(loss__beta=beta):
+            measured = {"iwae": 1.0} if beta == 1 else {"fid": float(beta)}
+            builder.done(run, **measured)
+
+    alone = table_of(builder, metrics=["fid"]).methods
+    assert alone[0] == "No comparisons: the baseline, loss.beta=1, has no number for fid."
+    assert (
+        "Not compared: fid, of which the baseline has no number." in table_of(builder, metrics=["fid", "ssim"]).methods
+    )
+    own = table_of(builder, metrics=["iwae"]).methods
+    assert own[0] == "No comparisons with the baseline: no other cell has a number for iwae."
+
+
 def test_numbers_of_different_images_or_likelihoods_are_neither_tested_nor_marked(tmp_path):
     images = StudyBuilder(tmp_path / "images", {"data.width": [16, 32]}, seeds=SEEDS, baseline={"data.width": 16})
     for width, fingerprint in ((16, FINGERPRINT), (32, "0" * 16)):
@@ -220,3 +237,29 @@ def test_marks_that_would_hit_most_cells_are_left_out(tmp_path):
     table = table_of(betas(tmp_path, {0.1: 0.5, 0.2: 0.5, 0.3: 0.5, 1.0: 0.3}))
 
     assert not any(row.entries["test/ssim"].best for row in table.rows)
+
+
+NEAR_MISS = (  # Tukey, over all pairs, tells neither of the first two from the other; Dunnett does
+    (0.1, -0.1, 0.6, 0.1, -0.5),
+    (-1.8, -0.9, -1.3, -2.9, -3.5),
+    (-4.6, -4.0, -6.3, -4.2, -5.2),
+    (-4.7, -4.5, -4.3, -3.6, -3.0),
+    (-4.1, -2.6, -4.7, -3.6, -3.1),
+    (-3.9, -4.7, -4.9, -4.5, -3.8),
+)
+
+
+@pytest.mark.parametrize("baseline", [0, 1])
+@pytest.mark.parametrize(("key", "sign"), [("test/elbo", 1), ("test/mse", -1)])
+def test_what_a_comparison_with_the_baseline_shows_to_be_worse_is_not_marked_best(tmp_path, baseline, key, sign):
+    values = {str(beta): dict(enumerate(sign * value for value in row)) for beta, row in enumerate(NEAR_MISS)}
+    assert best_cells(values, sign > 0) == {"0", "1"}
+    space = {"loss.beta": list(range(len(NEAR_MISS)))}
+    builder = StudyBuilder(tmp_path / "study", space, seeds=SEEDS, baseline={"loss.beta": baseline})
+    for beta, row in values.items():
+        for seed, run in enumerate(builder.cell(loss__beta=int(beta))):
+            builder.done(run, **{key: row[seed]})
+    table = table_of(builder)
+
+    assert entry(table, 1 - baseline, key).comparison.holds
+    assert [row.entries[key].best for row in table.cells] == [True, *[False] * 5]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from support.html import parse, table_of
-from support.study_builder import CONFIG, StudyBuilder, beta_study
+from support.study_builder import CONFIG, FINGERPRINT, StudyBuilder, beta_study
 
 from experiments.ablation import ablation
 from experiments.page import render_page
@@ -363,6 +363,44 @@ def test_matrices_are_shaded_towards_the_better_values(tmp_path):
     assert max(shades[0]) == shades[0][0] == 34
     assert shades[-1][-1] == 0
     assert shades[0] == sorted(shades[0], reverse=True)
+
+
+def of_likelihoods(tmp_path, **options):
+    """Return a study of two axes whose cells are measured by different likelihoods."""
+    space = {"evaluate.likelihood": ["gaussian", "bernoulli"], "loss.beta": [1.0, 2.0]}
+    builder = StudyBuilder(tmp_path / "nats", space, seeds=(0,), config=without_data(tmp_path))
+    for number, likelihood in enumerate(space["evaluate.likelihood"]):
+        for beta in space["loss.beta"]:
+            builder.done(builder.cell(evaluate__likelihood=likelihood, loss__beta=beta)[0], elbo=500 * number - beta)
+    return ablation(builder.study, **options)
+
+
+def test_elbos_of_different_likelihoods_are_in_no_matrix_and_their_column_says_that_they_are_not_comparable(tmp_path):
+    found = of_likelihoods(tmp_path)
+    assert [matrix.column.key for matrix in found.matrices] == ["test/ssim", "test/kl", "test/active_units"]
+    heads = table_of(parse(render_page([found])).all("table")[0])[0]
+    assert heads[1:3] == ["ELBO (not comparable)nats per image", "reconstruction (not comparable)nats per image"]
+    assert "SSIM ↑" in heads
+
+    alone = shaded_matrices(of_likelihoods(tmp_path / "alone", metrics=["elbo"]))
+    assert alone == LeftOut("Two axes as matrices", "no column shown is comparable between cells")
+
+
+def test_cells_that_see_different_images_are_ranked_nowhere(tmp_path):
+    space = {"data.width": [16, 32], "loss.beta": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    builder = StudyBuilder(tmp_path / "images", space, seeds=(0,), config=without_data(tmp_path))
+    for width, fingerprint in ((16, FINGERPRINT), (32, "0" * 16)):
+        builder.fingerprint = fingerprint
+        for beta in space["loss.beta"]:
+            (run,) = builder.cell(data__width=width, loss__beta=beta)
+            builder.done(run, mse=0.001 * beta / width, parameters=width)
+    found = ablation(builder.study)
+
+    drawn = [draw(found, "x", same_elbo=False) for draw in (pareto, importance, parallel_coordinates)]
+    drawn.append(shaded_matrices(found))
+
+    assert found.matrices == ()
+    assert [one.why for one in drawn] == ["cells see different images"] * 4
 
 
 def test_the_collapse_map_says_every_verdict_in_words(painted, tmp_path):

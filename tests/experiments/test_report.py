@@ -121,6 +121,20 @@ def test_csv_has_full_precision_and_one_row_per_cell_and_per_run(tmp_path):
     assert (runs[5]["seed"], runs[5]["verdict"], runs[5]["parameters"]) == ("1", "full", "1234")
 
 
+def test_errors_too_small_for_the_decimals_of_their_column_are_no_zeros_in_any_form(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1.0, 2.0]}, baseline={"loss.beta": 1.0})
+    for beta in (1.0, 2.0):
+        for seed, run in enumerate(builder.cell(loss__beta=beta)):
+            builder.done(run, mse=(2 * beta + 0.01 * seed + 0.001 * beta * seed) * 1e-8)
+    report = report_of(builder)
+
+    assert [row["MSE ↓"] for row in markdown_rows(report)[:2]] == ["**2.005e-08 ± 7.0e-10**", "4.006e-08 ± 7.6e-10 *"]
+    differences = report.to_markdown().partition("difference to the baseline")[2]
+    assert "+2.000e-08 [+" in differences
+    assert "2.005e-08" in report.to_latex()
+    assert "<b>+2.000e−08</b>" in report.to_html()
+
+
 def test_failed_and_missing_runs_and_cells_are_counted_and_named(tmp_path):
     builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1.0, 2.0, 3.0]})
     first, second = builder.cell(loss__beta=1.0), builder.cell(loss__beta=2.0)
@@ -173,6 +187,25 @@ def test_one_seed_shows_means_alone_and_the_caption_says_so(tmp_path):
 
     assert markdown_rows(report)[0]["ELBO ↑"] == "-10.0"
     assert "seed 5); one seed: no interval" in report.to_markdown()
+
+
+def test_before_the_first_result_the_caption_says_so(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1.0]})
+    for run in builder.cell(loss__beta=1.0):
+        builder.failed(run)
+
+    assert "Means over seeds (seeds 0, 1); no run is finished yet." in report_of(builder).to_markdown()
+
+
+def test_a_mean_of_fewer_runs_than_are_finished_is_named(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1, 10]}, seeds=(0, 1, 2))
+    for beta in (1, 10):
+        for seed, run in enumerate(builder.cell(loss__beta=beta)):
+            builder.done(run, **({"fid": 3.0} if seed == 0 or beta == 1 else {}))
+
+    named = report_of(builder, metrics=["ssim", "fid"]).to_markdown()
+    assert "- Means of fewer runs than n: fid of loss.beta=10: 1 of 3 runs." in named
+    assert "fewer runs than n" not in report_of(builder).to_markdown()
 
 
 def test_the_caption_names_selection_likelihood_images_and_seeds(tmp_path):

@@ -136,6 +136,17 @@ def test_two_axes_are_a_matrix_with_the_first_axis_down(tmp_path):
     assert "| SSIM ↑: model.latent_dim \\ model.block | b | a |" in Report((table,)).to_markdown()
 
 
+def test_a_matrix_tells_true_from_one(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"model.cbam": [True, 1, None], "loss.beta": [1, 2]}, seeds=(0,))
+    for place, value in enumerate((True, 1, None)):
+        for beta in (1, 2):
+            builder.done(builder.cell(model__cbam=value, loss__beta=beta)[0], ssim=0.1 * place)
+    (ssim,) = [one for one in table_of(builder).matrices if one.column.key == "test/ssim"]
+
+    assert ssim.row_values == ("True", "1", "None")
+    assert [[entry.mean for entry in entries] for entries in ssim.entries] == [[0.0] * 2, [0.1] * 2, [0.2] * 2]
+
+
 def test_one_axis_is_no_matrix(tmp_path):
     assert table_of(beta_study(tmp_path / "study")).matrices == ()
 

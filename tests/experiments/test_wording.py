@@ -32,6 +32,20 @@ def test_an_interval_that_excludes_zero_does_not_show_it():
     assert difference_text(compared(-1.3, -2.61, 0.01, p=0.06), column_of("test/kl")) == "-1.3 [-2.6, +0.0]"
 
 
+@pytest.mark.parametrize(
+    ("comparison", "text"),
+    [
+        (compared(-2e-7, -3.04e-7, -8.6e-8), "-2.0e-07 [-3.0e-07, -9e-08]"),
+        (compared(2e-7, -1e-7, 5e-7, p=0.2), "+2.0e-07 [-1.0e-07, +5.0e-07]"),
+        (compared(0.0015, 1e-6, 0.003), "+0.00150 [+1e-06, +0.00300]"),
+        (compared(2e-7), "+2.0e-07"),
+        (compared(0.0), "+0.00000"),
+    ],
+)
+def test_differences_that_would_be_printed_as_zero_are_in_scientific_notation(comparison, text):
+    assert difference_text(comparison, column_of("test/mse")) == text
+
+
 def test_effects_and_times():
     assert [effect_text(value) for value in (None, -1.234, 123.4)] == ["", "d = -1.2", "d = 123"]
     assert [spent(value) for value in (9.72, 59.6, 200, 6000, 18_360)] == [
