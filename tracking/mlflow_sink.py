@@ -217,8 +217,7 @@ class MlflowSink:
         self._view = _View()  # how much of the broken call arrived has to be asked
         self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         self._retry_at = self._clock() + self._pause_s
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        self.refusal = f"MLflow at {store.shown_uri(self._uri)}: {reason}"
+        self.refusal = f"MLflow at {store.shown_uri(self._uri)}: {store.first_line(error)}"
         self._problem = f"{self.refusal}; training goes on, the next attempt is in {self._pause_s:.0f} s"
         return ForwardReport(problem=self._problem)
 

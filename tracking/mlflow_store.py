@@ -69,6 +69,11 @@ def refusals() -> tuple[type[Exception], ...]:
     return MlflowException, SQLAlchemyError, HTTPError, OSError, ImportError, *garbled
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of what an exception says; where it says nothing, its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def file_identity(uri: str) -> tuple[int, int] | None:
     """Return (device, inode) of a SQLite store, to notice that it was deleted; None for other stores."""
     path = _sqlite_file(uri)
