@@ -17,7 +17,7 @@ from experiments.stores import Stores
 from experiments.study import coordinator_lock
 from experiments.sweep import stored_sweep
 from experiments.sync import insist, replay
-from tracking.mlflow_models import ModelRefusedError, log_model
+from tracking.mlflow_models import NAME_RULE, ModelRefusedError, is_model_name, log_model
 from tracking.mlflow_store import shown_uri
 from vae_core.errors import UserError
 
@@ -38,9 +38,11 @@ def register(root: Path, word: str, name: str | None, console: Console) -> None:
         console: where the result is shown.
 
     Raises:
-        UserError: no such run, it has not come to its end, or its data are gone.
-        OperationError: MLflow cannot be reached, or refuses.
+        UserError: no such run, it has not come to its end, or its data are gone; or MLflow takes no such name.
+        OperationError: the model cannot be exported, or MLflow cannot be reached or refuses it.
     """
+    if name is not None and not is_model_name(name):
+        raise UserError(f"--name {name!r}: MLflow cannot register a model under it; valid: {NAME_RULE}")
     found = find_run(root, word)
     history = read_history(found.directory)
     if history.result is None or history.result_attempt is None:
@@ -64,9 +66,9 @@ def register(root: Path, word: str, name: str | None, console: Console) -> None:
         )
     except ModelRefusedError as error:
         raise OperationError(str(error)) from error
-    shown = logged.registered_uri or logged.run_uri
+    shown, done = (logged.run_uri, "Logged") if name is None else (logged.registered_uri, "Registered")
     lines = [
-        f"{'Registered' if name else 'Logged'}: {shown}, images {tuple(example.shape[1:])} in, reconstructions out",
+        f"{done}: {shown}, images {tuple(example.shape[1:])} in, reconstructions out",
         f"Load it:  mlflow.set_tracking_uri({shown_uri(uri)!r}); mlflow.pytorch.load_model({shown!r})",
         f"See it:   vae-sweep ui --root {root}",
     ]

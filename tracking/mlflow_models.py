@@ -1,7 +1,11 @@
 """A trained model in MLflow's own terms: with input example and signature, loadable by `mlflow.pytorch.load_model`."""
 
+import io
+import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,19 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tracking.mlflow_store import TAG, connect, refusals, shown_uri
+from tracking.mlflow_store import TAG, connect, first_line, refusals, shown_reason, shown_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.models import Model
     from torch import nn
 
 _NAME = "model"  # of every run's model: `runs:/<run>/model`
 _DIGEST = f"{TAG}weights_digest"
 _MODEL_ID = f"{TAG}model_id"
 
+_LONGEST_NAME = 256  # characters that MLflow's database has for it
+# MLflow refuses / and : and dots in front; its queries stumble over ' and \, and `models:/NAME/1` ends at a ?
+_NOT_IN_NAMES = frozenset("/:'\\?")
+NAME_RULE = rf"1 to {_LONGEST_NAME} printable characters, none of them / : ' \ ?, no dot in front, no space at an end"
+
 
 class ModelRefusedError(Exception):
-    """MLflow cannot be reached, or refused the model."""
+    """The model cannot be exported, or MLflow cannot be reached or refuses it."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,12 @@ class LoggedModel:
 
     run_uri: str
     registered_uri: str | None
+
+
+def is_model_name(name: str) -> bool:
+    """Return whether MLflow can register a model under `name`, find it again, and load it by `models:/NAME/1`."""
+    is_plain = name.isprintable() and not _NOT_IN_NAMES & set(name)
+    return is_plain and 0 < len(name) <= _LONGEST_NAME and name == name.strip() and not name.startswith(".")
 
 
 def log_model(
@@ -46,7 +62,7 @@ def log_model(
     """Log a module as the model of a run, once, and register it where a name is given, once.
 
     It is exported by torch, without pickle, in which a stranger's file could hide code: weights and graph for images of
-    the example's size, any number of them.
+    the example's size, any number of them. MLflow hears of it once the exported file has been loaded and tried.
 
     Args:
         uri: tracking URI of the store that has the run.
@@ -56,10 +72,11 @@ def log_model(
         digest: of the weights; a model of the run with the same digest is not logged again.
         step: epoch of the weights.
         tags: of the model.
-        name: of the registered model; made where there is none.
+        name: of the registered model, see `is_model_name`; made where there is none.
 
     Raises:
-        ModelRefusedError: the store cannot be reached, or refuses.
+        ModelRefusedError: the module cannot be exported, or not for any number of images; or the store cannot be
+            reached, or refuses.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's own imports, and torch's exporter, warn
@@ -68,9 +85,9 @@ def log_model(
             model_id = _model_of(client, mlflow_run_id, digest)
             if model_id is None:
                 model_id = _log(client, mlflow_run_id, module, example, step, tags | {_DIGEST: digest})
-            registered = _register(client, name, model_id, mlflow_run_id) if name else None
+            registered = None if name is None else _register(client, name, model_id, mlflow_run_id)
         except refusals() as error:
-            raise ModelRefusedError(f"MLflow at {shown_uri(uri)}: {str(error).splitlines()[0]}") from error
+            raise ModelRefusedError(f"MLflow at {shown_uri(uri)}: {shown_reason(error, uri)}") from error
     return LoggedModel(f"runs:/{mlflow_run_id}/{_NAME}", registered)
 
 
@@ -91,20 +108,51 @@ def _log(
     tags: dict[str, str],
 ) -> str:
     from mlflow.entities import LoggedModelOutput
+    from mlflow.models.model import MLMODEL_FILE_NAME
 
     experiment = client.get_run(run_id).info.experiment_id
-    model = client.create_logged_model(experiment, name=_NAME, source_run_id=run_id, tags=tags, model_type="VAE")
-    model_id = str(model.model_id)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / _NAME
-        _save(module, example, path, model_id, run_id)
-        client.log_model_artifacts(model_id, str(path))
-    client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
-    client.finalize_logged_model(model_id, "READY")
+        description = _exported(module, example, path, run_id)
+        model = client.create_logged_model(experiment, name=_NAME, source_run_id=run_id, tags=tags, model_type="VAE")
+        model_id = str(model.model_id)
+        try:
+            description.model_id = model_id
+            description.save(str(path / MLMODEL_FILE_NAME))
+            client.log_model_artifacts(model_id, str(path))
+            client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+            client.finalize_logged_model(model_id, "READY")
+        except BaseException:
+            with suppress(*refusals()):  # the first trouble is the one to tell
+                client.finalize_logged_model(model_id, "FAILED")
+            raise
     return model_id
 
 
-def _save(module: "nn.Module", example: npt.NDArray[np.float32], path: Path, model_id: str, run_id: str) -> None:
+def _exported(module: "nn.Module", example: npt.NDArray[np.float32], path: Path, run_id: str) -> "Model":
+    """Save the module in the folder `path`, and return MLflow's description of it, which lacks the model's id.
+
+    It is loaded as others will load it, and tried with other numbers of images than the example's: one that became
+    part of the graph fails here.
+    """
+    import mlflow.pytorch
+    import torch
+
+    trouble = "cannot be exported"
+    try:
+        with _quietly():
+            description = _save(module, example, path, run_id)
+            trouble = "was exported and cannot be loaded"
+            loaded = mlflow.pytorch.load_model(str(path))
+            for count in (1, len(example) + 1):
+                trouble = f"was exported and cannot take {count} of its inputs at once"
+                loaded(torch.from_numpy(np.resize(example, (count, *example.shape[1:]))))
+    except Exception as error:  # torch's exporter raises whatever the module's code makes it stumble over
+        raise ModelRefusedError(f"the model {trouble}: {first_line(error)}") from error
+    return description
+
+
+def _save(module: "nn.Module", example: npt.NDArray[np.float32], path: Path, run_id: str) -> "Model":
     import mlflow.pytorch
     import torch
     from mlflow.models import Model
@@ -114,15 +162,29 @@ def _save(module: "nn.Module", example: npt.NDArray[np.float32], path: Path, mod
     with torch.no_grad():
         output = module(torch.from_numpy(example)).numpy()
     inputs, outputs = (Schema([TensorSpec(one.dtype, (-1, *one.shape[1:]))]) for one in (example, output))
+    description = Model(run_id=run_id)
     mlflow.pytorch.save_model(
         module,
         str(path),
-        mlflow_model=Model(model_id=model_id, run_id=run_id),
+        mlflow_model=description,
         signature=ModelSignature(inputs, outputs),
         input_example=example,
         pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
         serialization_format="pt2",
     )
+    return description
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep off the terminal what torch's exporter writes beside its exception: its log, and the graph so far."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _register(client: "MlflowClient", name: str, model_id: str, run_id: str) -> str:

@@ -87,7 +87,7 @@ def store_identity(uri: str) -> str:
 
 def shown_reason(error: Exception, uri: str) -> str:
     """Return the first line of what was refused, without the secrets of the address that it may repeat."""
-    reason = shown_uri((str(error).strip() or type(error).__name__).splitlines()[0])
+    reason = shown_uri(first_line(error))
     address, at, _ = uri.partition("://")[2].rpartition("@")
     secret = address.partition(":")[2] or (address if uri.startswith("http") else "")
     for part in re.split(r"[/@:?#]", secret) if at else ():
@@ -130,6 +130,11 @@ def refusals() -> tuple[type[Exception], ...]:
     # a database's driver may not be installed; what requests raises are OSErrors; what a proxy says in the server's
     # place, and addresses that a library does not read, are ValueErrors
     return MlflowException, SQLAlchemyError, HTTPError, OSError, ImportError, ParseError, ValueError
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an exception says; where it says nothing, its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def file_identity(uri: str) -> tuple[int, int] | None:

@@ -177,6 +177,15 @@ def test_a_term_of_an_unknown_label_is_its_mean_over_the_labels(dataset):
     torch.testing.assert_close(found, expected)
 
 
+def test_without_labels_all_are_unknown(dataset):
+    model, batch, noise = model_of(config()), unknown_batch(dataset), normal(4, LATENT)
+    told, untold = model.infer(batch.inputs, noise, batch.labels), model.infer(batch.inputs, noise)
+    assert torch.equal(untold.labels, torch.arange(CLASSES).repeat(4))
+    for name in ("z", "kl", "labels", "label_probabilities"):
+        assert torch.equal(getattr(told, name), getattr(untold, name)), name
+    assert all(torch.equal(loss, untold.losses[name]) for name, loss in told.losses.items())
+
+
 def test_everything_about_labels_is_float32_under_autocast(dataset):
     chosen = config()
     model, objective, batch = model_of(chosen), objective_of(chosen), unknown_batch(dataset)
@@ -427,20 +436,20 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("labels", "message"),
         [
-            (None, "needs the labels of all 4 images"),
             ([0, 1], "needs the labels of all 4 images"),
             ([0, 1, -1, 2], "must come in batches of their own"),
         ],
     )
     def test_labels_that_a_model_cannot_infer_with(self, labels, message):
-        labels = None if labels is None else torch.tensor(labels)
         with pytest.raises(ValueError, match=message):
-            model_of(config()).infer(torch.zeros(4, 1, 16, 16), normal(4, LATENT), labels)
+            model_of(config()).infer(torch.zeros(4, 1, 16, 16), normal(4, LATENT), torch.tensor(labels))
 
-    def test_unknown_labels_without_a_classifier(self):
+    @pytest.mark.parametrize("labels", [None, [-1, -1]])
+    def test_unknown_labels_without_a_classifier(self, labels):
         model = model_of(config(**{"model.classification": 0.0}))
+        labels = None if labels is None else torch.tensor(labels)
         with pytest.raises(ValueError, match="unknown labels need a classifier"):
-            model.infer(torch.zeros(2, 1, 16, 16), normal(2, LATENT), torch.tensor([-1, -1]))
+            model.infer(torch.zeros(2, 1, 16, 16), normal(2, LATENT), labels)
 
     def test_decoding_without_labels(self):
         with pytest.raises(ValueError, match="decodes for a label; give labels"):

@@ -66,19 +66,18 @@ class ConditionalVAE(CodedModel):
         The rows for one image share its noise.
 
         Raises:
-            ValueError: there are no labels, known and unknown ones are mixed, or there is no classifier for the latter.
+            ValueError: not one label per image, known and unknown ones mixed, or no classifier for the latter.
         """
-        labels = self._checked(labels, len(images))
-        known = bool((labels >= 0).all())  # on the CPU: nobody waits
+        labels = self._known(labels, images.shape[0])
         features, skips = self.encoder.with_maps(images)
         with no_autocast(images.device.type):
             features = features.float()
             log_q = self._log_probabilities(features) if self.classification > 0 else None  # (B, K)
-            losses = self._losses(log_q, labels if known else None, features)
-            if not known:
+            losses = self._losses(log_q, labels, features)
+            if labels is None:
                 features, noise = self._for_each_label(features), self._for_each_label(noise)
                 skips = tuple(self._for_each_label(part) for part in skips)
-                labels = torch.arange(self.classes).repeat(len(images))  # (R,)
+                labels = torch.arange(self.classes).repeat(images.shape[0])  # (R,)
             mu, logvar = self._posterior(features, labels)
             z = reparameterize(mu, logvar, noise.view(mu.shape))
             kl = over_positions(kl_per_dimension(mu, logvar))  # (R, M)
@@ -103,13 +102,17 @@ class ConditionalVAE(CodedModel):
         label = label.expand(-1, -1, *z.shape[2:])  # (R, K) or (R, K, h, w)
         return super().decode(torch.cat([z, label], dim=1), size, labels, skips)
 
-    def _checked(self, labels: Tensor | None, count: int) -> Tensor:
-        if labels is None or len(labels) != count:
-            raise ValueError(f"family: cvae needs the labels of all {count} images, -1 for an unknown one")
-        unknown = labels < 0
-        if unknown.any() and not unknown.all():
-            raise ValueError("known and unknown labels must come in batches of their own")
-        if unknown.any() and self.classification == 0:
+    def _known(self, labels: Tensor | None, count: int) -> Tensor | None:
+        """Return the labels of `count` images; None: all of them are unknown."""
+        if labels is not None:  # on the CPU: nobody waits
+            if len(labels) != count:
+                raise ValueError(f"family: cvae needs the labels of all {count} images, -1 for an unknown one")
+            unknown = labels < 0
+            if unknown.any() and not unknown.all():
+                raise ValueError("known and unknown labels must come in batches of their own")
+            if unknown.any():
+                labels = None
+        if labels is None and self.classification == 0:
             raise ValueError("unknown labels need a classifier; set model.classification above 0")
         return labels
 
@@ -128,10 +131,10 @@ class ConditionalVAE(CodedModel):
 
     def _losses(self, log_q: Tensor | None, labels: Tensor | None, like: Tensor) -> Mapping[str, Tensor]:
         """Return the KL of the label's posterior to its prior, and the weighted cross-entropy, `(B,)` nats each."""
-        losses = {"label_kl": like.new_full((len(like),), math.log(self.classes))}
+        losses = {"label_kl": like.new_full((like.shape[0],), math.log(self.classes))}
         if log_q is None:
             return losses
-        cross_entropy = like.new_zeros(len(like))
+        cross_entropy = like.new_zeros(like.shape[0])
         if labels is None:
             losses["label_kl"] = losses["label_kl"] + (log_q.exp() * log_q).sum(1)
         else:

@@ -45,7 +45,7 @@ class Latent:
     def over_labels(self, values: Tensor) -> Tensor:
         """Return the mean under q(y|x), `(B, ...)`, of `values (R, ...)`; the values themselves where R is B."""
         weights = self.label_probabilities
-        if weights is None or len(values) == len(weights):
+        if weights is None or values.shape[0] == weights.shape[0]:
             return values
         return torch.einsum("by,by...->b...", weights, values.reshape(*weights.shape, *values.shape[1:]))
 
@@ -81,10 +81,13 @@ class LatentModel(nn.Module, ABC):
     def infer(self, images: Tensor, noise: Tensor, labels: Tensor | None = None) -> Latent:
         """Return the latent of `images (B, C, H, W)` for `noise (B, noise_size)`; float32 even under autocast.
 
+        B is asked for as `images.shape[0]`: Python's `len` would make it a fixed number in an exported graph.
+
         Args:
             images: in [0, 1].
             noise: standard normal.
-            labels: `(B,)` int64 on the CPU, all of them known or all unknown, -1; ignored without conditioning.
+            labels: `(B,)` int64 on the CPU, all of them known or all unknown, -1; None: all unknown, which
+                `torch.export` can follow, as it cannot what depends on values. Ignored without conditioning.
         """
 
     @abstractmethod

@@ -24,6 +24,5 @@ class Reconstructor(nn.Module):
         """
         size = (images.shape[-2], images.shape[-1])
         noise = images.new_zeros(images.shape[0], self.model.noise_size(size))
-        unknown = torch.full((images.shape[0],), -1, dtype=torch.int64)
-        latent = self.model.infer(images, noise, unknown)
+        latent = self.model.infer(images, noise)
         return latent.over_labels(torch.sigmoid(self.model.decode(latent.z, size, latent.labels, latent.skips)))

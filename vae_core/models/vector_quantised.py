@@ -127,7 +127,7 @@ class VQVAE(CodedModel):
             encoded = self.to_code(features.float())  # (B, M, h, w)
             flat = encoded.permute(0, 2, 3, 1).reshape(-1, self.latent_dim)  # (P, M)
             chosen = self.codebook.nearest(flat.detach())  # (P,)
-            code = self._at(chosen.view(len(images), *encoded.shape[2:]))
+            code = self._at(chosen.view(images.shape[0], *encoded.shape[2:]))
             if self.training:
                 self.codebook.observe(flat.detach(), chosen, noise.flatten())
             distance = (encoded - code).square().sum((1, 2, 3))  # (B,)
@@ -139,7 +139,7 @@ class VQVAE(CodedModel):
             self._kl(encoded),
             skips,
             losses={"commitment": self.commitment * distance / 2},
-            code_counts=None if self.training else self._counts(chosen.view(len(images), -1)),
+            code_counts=None if self.training else self._counts(chosen.view(images.shape[0], -1)),
         )
 
     def prior(self, noise: Tensor, size: tuple[int, int]) -> Tensor:
