@@ -254,6 +254,30 @@ def test_the_terminal_shows_every_number_at_any_usual_width(tmp_path, width):
     assert "Every seed collapses at loss.beta = 100" in text
 
 
+@pytest.mark.parametrize(
+    ("path", "metrics", "remark", "first"),
+    [
+        ("loss.beta", None, "2 cells best in ELBO, of 3", "loss.beta=3"),
+        ("loss.beta", ["kl"], "The first 2 cells, of 3: no column", "loss.beta=1"),
+        ("evaluate.scale_images", None, "2 cells best in SSIM, of 3", "evaluate.scale_images=2"),
+        ("evaluate.scale_images", ["elbo"], "The first 2 cells, of 3: no column", "evaluate.scale_images=1"),
+    ],
+)
+def test_the_terminal_shows_the_best_of_a_search_by_what_may_be_ranked(
+    tmp_path, monkeypatch, path, metrics, remark, first
+):
+    monkeypatch.setattr("experiments.report.MOST_CELLS", 2)
+    monkeypatch.setattr("experiments.report._MOST_SHOWN", 2)
+    builder = StudyBuilder(tmp_path / "study", {path: [1, 2, 3]}, seeds=(0,))
+    for value, ssim in ((1, 0.5), (2, 0.6), (3, 0.4)):
+        builder.done(builder.cell(**{path: value})[0], elbo=value, ssim=ssim)
+
+    lines = shown(report_of(builder, metrics=metrics)).splitlines()
+
+    assert remark in "\n".join(lines)
+    assert next(line for line in lines if line.lstrip().startswith(path)).lstrip().startswith(first)
+
+
 def test_build_measures_the_references_of_the_studys_own_data(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_SWEEP_CACHE", str(tmp_path / "cache"))
     config = {**CONFIG, "evaluate": {**CONFIG["evaluate"], "lpips": "off"}}
