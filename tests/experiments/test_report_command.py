@@ -131,6 +131,28 @@ def test_studies_are_found_by_name_and_a_page_of_several_needs_a_place(root):
         report(root, "first", "second", open_page=True)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("sweep.yaml", "", "question, config, space, objective, sampler missing"),
+        ("sweep.yaml", "a: 1", "question, config, space, objective, sampler missing"),
+        ("data.json", '{"fing', "restore it from a copy, or remove it"),
+        ("data.json", "[]", "list instead of a mapping"),
+        ("runs/run0x0/run.json", '{"c', "restore it from a copy, or remove it"),
+        ("provenance.json", "{", "restore it from a copy, or remove it"),
+    ],
+)
+def test_a_torn_file_is_named_with_what_to_do(root, file, content, why):
+    (root / "first" / file).write_text(content)
+    with pytest.raises(UserError, match=rf"first/{file}: is torn or was changed by hand.*{why}"):
+        report(root, "first", form="html")
+
+
+def test_a_name_that_no_folder_can_have_is_refused(root):
+    with pytest.raises(UserError, match=r"no study 'xxx.* can be read there \(File name too long\)"):
+        report(root, "x" * 300)
+
+
 def test_a_place_that_cannot_be_written_is_named(root, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"-o .*/file/out/report\.md: cannot be written"):
