@@ -434,6 +434,14 @@ def test_of_many_series_the_baseline_is_always_shown(tmp_path):
     assert len({series.colour for series in shown}) == 12
 
 
+def test_long_names_break_inside_the_column_of_names(tmp_path):
+    page = render_page([ablation(beta_study(tmp_path / "study").study)])
+
+    rule = re.search(r"\.pinned th:first-child \{ max-width: 14rem;([^}]*)\}", page)
+    assert rule is not None
+    assert "overflow-wrap: anywhere" in rule[1]
+
+
 def test_as_many_looks_differ_as_there_are_pairs_of_colours_and_markers(tmp_path):
     names = [f"/{number}" for number in range(49)]
     builder = StudyBuilder(tmp_path / "study", {"data.path": names}, seeds=(0,))
