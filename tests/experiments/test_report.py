@@ -10,6 +10,7 @@ from scipy import stats
 from support.study_builder import CONFIG, FINGERPRINT, StudyBuilder, beta_study
 
 from experiments.ablation import tabulate
+from experiments.markdown_table import escaped
 from experiments.references import ReferenceRow, References
 from experiments.report import Report, build
 from experiments.results import collect
@@ -276,6 +277,23 @@ def test_the_terminal_shows_the_best_of_a_search_by_what_may_be_ranked(
 
     assert remark in "\n".join(lines)
     assert next(line for line in lines if line.lstrip().startswith(path)).lstrip().startswith(first)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("loss.beta=4.0, model.latent_dim=8", "loss.beta=4.0, model.latent_dim=8"),
+        ("-9.9 [5.91, 7.71], p < 0.001, 3 * 4, a~b", "-9.9 [5.91, 7.71], p < 0.001, 3 * 4, a~b"),
+        ("*bold*_it_", r"\*bold\*\_it\_"),
+        ("<script>alert(1)</script>", r"\<script>alert(1)\</script>"),
+        ("`t` a|b ~~no~~ &amp;", r"\`t\` a\|b \~\~no\~\~ \&amp;"),
+        ("[a](b) ![c][d]", r"\[a](b) \!\[c][d]"),
+        ("# one\ntwo", r"\# one two"),
+        (r"C:\data\*", r"C:\data\\\*"),
+    ],
+)
+def test_markdown_shows_texts_as_they_are_and_escapes_no_more(text, expected):
+    assert escaped(text) == expected
 
 
 def test_build_measures_the_references_of_the_studys_own_data(tmp_path, monkeypatch):
