@@ -161,3 +161,5 @@ def _scale(axes: "Axes", values: Sequence[float]) -> None:
     if len(set(values)) <= 8:
         axes.set_xticks(values, [plain(value) for value in values])
         axes.set_xticks([], minor=True)
+    elif axes.get_xscale() != "linear":
+        axes.xaxis.set_major_formatter(lambda value, _: plain(float(value)))  # its own writes formulas

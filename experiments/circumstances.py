@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.history import read_info
-from tracking.files import read_json
+from experiments.study_files import read_facts
 from tracking.run_directory import RunDirectory, StudyDirectory, read_chain
 
 _COMMIT = 10  # digits of a commit that are read
@@ -27,12 +27,12 @@ def circumstances(study: StudyDirectory, run: RunDirectory) -> dict[str, str]:
 
 def recorded_provenance(study: StudyDirectory, run: RunDirectory) -> dict[str, Any]:
     """Return the provenance of a run's newest attempt, completed by its study's; empty where neither was written."""
-    found: dict[str, Any] = read_json(study.provenance_file) if study.provenance_file.is_file() else {}
+    found: dict[str, Any] = read_facts(study.provenance_file) if study.provenance_file.is_file() else {}
     for item in read_chain(run):
         name = item.line.fields.get("provenance") if item.line.kind == "attempt" else None
         path = run.attempt(item.attempt).path / str(name)
         if name and path.is_file():
-            found |= read_json(path)
+            found |= read_facts(path)
     return found
 
 

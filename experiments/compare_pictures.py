@@ -87,11 +87,11 @@ def _figure(rows: list[PictureRow], note: str) -> "Figure":
     for axes, row, canvas in zip(grid, rows, canvases, strict=True):
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        axes.set_title(row.label, fontsize=9, loc="left", pad=3)
+        axes.set_title(row.label, fontsize=9, loc="left", pad=3, parse_math=False)  # may hold any dollar sign
         if canvas is not None:
             axes.imshow(canvas, interpolation="nearest")
             axes.set_anchor("W")
-    figure.supxlabel(note, fontsize=8, color=GREY)
+    figure.supxlabel(note, fontsize=8, color=GREY, parse_math=False)
     return figure
 
 

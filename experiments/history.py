@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tracking.files import read_json
+from experiments.study_files import read_facts
 from tracking.heartbeat import process_is_alive
 from tracking.journal import JournalTail, Line
 from tracking.queue import claims
@@ -105,9 +105,12 @@ def read_history(run: RunDirectory) -> RunHistory:
 
 
 def read_info(run: RunDirectory) -> dict[str, Any]:
-    """Return what `run.json` says: trial, seed, cell, swept values, data fingerprint, number of epochs."""
-    info: dict[str, Any] = read_json(run.info_file)
-    return info
+    """Return what `run.json` says: trial, seed, cell, swept values, data fingerprint, number of epochs.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return read_facts(run.info_file)
 
 
 class HistoryTail:

@@ -14,7 +14,11 @@ _PREAMBLE = r"""% Made by vae-sweep report. The document needs
 %   \usepackage{graphicx}  % shrinks what is wider than the page
 """
 _LONGEST_NAME = 48  # characters on one line
+_WRAPPED = 20  # characters on a line of what is longer
 _WIDE = 60  # characters of a table that a column of a two-column paper cannot hold
+_MOST_LINES = 34  # of a float, which no page break can divide: what fits on a page with a caption
+_MOST_WITH_NOTES, _NOTES_LINE = 38, 80  # lines that fit with notes in their small print; characters on a line of it
+_FEWEST_LINES = 6  # of the last float, however long its notes are
 
 
 def to_latex(tables: Sequence[Ablation]) -> str:
@@ -27,16 +31,16 @@ def _study(table: Ablation) -> list[str]:
     name, words = latex(table.results.name), " ".join([table.results.question, *table.answers[:1]])
     caption = f"\\textbf{{{name}.}} {latex(words)}"
     notes = [*table.answers[1:], *table.caption, *table.methods, *table.costs]
-    parts = [_float(_main(table), caption, f"tab:{label}", notes)]
+    parts = _floats(_main(table), name, caption, f"tab:{label}", notes)
     for number, matrix in enumerate(table.matrices):
         words = f"{name}: {latex(matrix.column.head)} over two axes."
-        parts.append(_float(_matrix(matrix), words, f"tab:{label}-matrix-{number}", []))
+        parts += _floats(_matrix(matrix), name, words, f"tab:{label}-matrix-{number}", [])
     if table.compared and table.baseline is not None:
         words = f"{name}: differences to the baseline, {latex(table.baseline.cell)}; 95\\% intervals."
-        parts.append(_float(_differences(table), words, f"tab:{label}-differences", table.methods))
+        parts += _floats(_differences(table), name, words, f"tab:{label}-differences", table.methods)
     if table.equal_epochs is not None:
-        body = _at_equal_epochs(table.equal_epochs)
-        parts.append(_float(body, f"{name}: at equal epochs.", f"tab:{label}-epochs", table.equal_epochs.notes))
+        body, notes = _at_equal_epochs(table.equal_epochs), [*table.equal_epochs.notes]
+        parts += _floats(body, name, f"{name}: at equal epochs.", f"tab:{label}-epochs", notes)
     return parts
 
 
@@ -95,7 +99,62 @@ def _number(entry: Entry) -> str:
     return f"{{\\boldmath{text}}}{star}" if entry.best else f"{text}{star}"
 
 
-def _float(lines: Sequence[Sequence[str]], caption: str, label: str, notes: Iterable[str]) -> str:
+def _floats(lines: Sequence[Sequence[str]], name: str, caption: str, label: str, notes: Iterable[str]) -> list[str]:
+    """Return a table as one float, or as several under one number where a page cannot hold it; the last has the notes.
+
+    Args:
+        lines: its head, a rule (an empty line), its rows and rules between them, and a rule at its end.
+        name: of the study, which the floats after the first are captioned with.
+        caption: of the first.
+        label: of the first, for references to it.
+        notes: sentences to stand below the table.
+    """
+    head, _, *body = lines
+    notes = [*notes]
+    first, *others = _on_pages(body, -(-sum(map(len, notes)) // _NOTES_LINE))
+    begun = [f"\\caption{{{caption}}}", f"\\label{{{label}}}"]
+    continued = [r"\addtocounter{table}{-1}%", f"\\caption{{{name} (continued).}}"]
+    floats = [(begun, first), *((continued, rows) for rows in others)]
+    last = len(floats) - 1
+    return [
+        _float([head, [], *rows, []], above, notes if place == last else [])
+        for place, (above, rows) in enumerate(floats)
+    ]
+
+
+def _on_pages(body: Sequence[Sequence[str]], below: int) -> list[list[Sequence[str]]]:
+    """Return the lines of a table in parts of about equal height, the last with room for `below` lines of notes.
+
+    The second line of a row stays with its first.
+    """
+    longest = max((len(line[0]) for line in body if line), default=0)
+    line_length = _LONGEST_NAME if longest <= _LONGEST_NAME else _WRAPPED
+    heights = [max(1, -(-len(line[0]) // line_length)) if line else 0 for line in body]
+    most = _most_lines(sum(heights), below)
+    parts: list[list[Sequence[str]]] = [[]]
+    filled = 0
+    for line, height in zip(body, heights, strict=True):
+        if line and line[0] and filled + height > most and parts[-1]:
+            parts.append([])
+            filled = 0
+        if line or parts[-1]:
+            parts[-1].append(line)
+            filled += height
+    return [part if not part or part[-1] else part[:-1] for part in parts]
+
+
+def _most_lines(total: int, below: int) -> int:
+    """Return how many of a table's lines each of its floats has."""
+    pages = -(-total // _MOST_LINES) or 1
+    most = -(-total // pages)
+    room = max(_FEWEST_LINES, _MOST_WITH_NOTES - below)
+    if most <= room:
+        return most
+    before_last = max(1, -(-(total - room) // _MOST_LINES))
+    return max(-(-total // (before_last + 1)), -(-(total - room) // before_last))
+
+
+def _float(lines: Sequence[Sequence[str]], above: Sequence[str], notes: Iterable[str]) -> str:
     """Return one floating table, over both columns where it is wide, shrunk where it is wider than the page."""
     width = sum(max(len(line[place]) for line in lines if line) + 2 for place in range(len(lines[0])))
     kind = "table*" if width > _WIDE else "table"
@@ -117,8 +176,7 @@ def _float(lines: Sequence[Sequence[str]], caption: str, label: str, notes: Iter
         [
             f"\\begin{{{kind}}}[tbp]",
             r"\centering",
-            f"\\caption{{{caption}}}",
-            f"\\label{{{label}}}",
+            *above,
             r"\footnotesize\setlength{\tabcolsep}{4pt}%",
             r"\sbox{0}{%",
             *tabular,

@@ -1,5 +1,6 @@
 """A study's table as Markdown: the answer, the table, matrices, differences to the baseline, and the notes."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from experiments.ablation import Ablation
@@ -10,6 +11,18 @@ from experiments.results import StudyResults
 from experiments.wording import difference_text, effect_text, p_text
 
 _LAST_COLUMNS = ("verdict", "n")
+_SIGNS = re.compile(
+    r"[|`]"
+    r"|\\(?=[!-/:-@\[-`{-~])"  # before a sign it would take that sign's meaning
+    r"|\*(?!\s|$)|(?<!\s)(?<!^)\*"  # not where it stands alone, as between factors
+    r"|(?<![^\W_])_|_(?![^\W_])"  # not inside a word
+    r"|~(?=~)|(?<=~)~"
+    r"|<(?=[A-Za-z/!?])"
+    r"|&(?=#?\w+;)"
+    r"|\[(?=[^\]]*\][(\[:])"  # of a link
+    r"|!(?=\[)"
+)
+_START = re.compile(r"^(?:#{1,6}(?=\s|$)|[-+>](?=\s|$)|=+$|-+$)")
 
 
 def to_markdown(table: Ablation, *, with_costs: bool = True) -> str:
@@ -21,10 +34,10 @@ def to_markdown(table: Ablation, *, with_costs: bool = True) -> str:
     """
     shown = [column for column in table.columns if with_costs or not column.is_cost]
     parts = [
-        f"# {table.results.name}",
-        table.results.question,
+        f"# {escaped(table.results.name)}",
+        escaped(table.results.question),
         _main(table, shown),
-        *table.answers,
+        *map(escaped, table.answers),
         *(_matrix(matrix) for matrix in table.matrices),
         _differences(table),
         *_at_equal_epochs(table.equal_epochs),
@@ -52,8 +65,8 @@ def holds(entry: Entry) -> bool:
 
 
 def escaped(text: str) -> str:
-    """Return text as it may stand in a table's cell."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Return text that Markdown shows as it is, also in a table's cell; only what would look different is escaped."""
+    return _START.sub(r"\\\g<0>", _SIGNS.sub(r"\\\g<0>", text.replace("\n", " ")))
 
 
 def _main(table: Ablation, shown: Sequence[Column]) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from experiments.charts import GREY, draw_charts
 from experiments.naming import short_label
 from experiments.reconstructions import Gallery, PictureRow, gallery
-from experiments.references import references
+from experiments.references import References, references
 from experiments.results import StudyResults
 from tracking.files import write_atomic
 from tracking.run_directory import StudyDirectory
@@ -39,10 +39,16 @@ def write_overview(study: StudyDirectory, results: StudyResults) -> Path:
 
 def overview(study: StudyDirectory, results: StudyResults) -> "Figure":
     """Return the picture: charts on the left, reconstructions on the right where there are any."""
-    from matplotlib.figure import Figure  # not pyplot: no global state
+    import matplotlib as mpl
 
     labels = _labels(results)
-    found = gallery(study, results, labels, _IMAGES)
+    with mpl.rc_context({"text.parse_math": False}):  # a question, a cell or a value may hold any dollar sign
+        return _drawn(results, labels, gallery(study, results, labels, _IMAGES), references(study, results))
+
+
+def _drawn(results: StudyResults, labels: Sequence[str], found: Gallery, rows: References) -> "Figure":
+    from matplotlib.figure import Figure  # not pyplot: no global state
+
     mosaic = tiled(found.rows)
     height = float(np.clip(1.0 + _ROW * len(found.rows), *_HEIGHT))
     right = 0.01
@@ -50,7 +56,7 @@ def overview(study: StudyDirectory, results: StudyResults) -> "Figure":
         right = _LABELS_WIDTH + min(_GALLERY_WIDTH, (height - 1.0) * mosaic.shape[1] / mosaic.shape[0])
     figure = Figure(figsize=(_CHARTS_WIDTH + right, height), dpi=_DPI, layout="constrained", facecolor="white")
     charts, pictures = figure.subfigures(1, 2, squeeze=False, width_ratios=[_CHARTS_WIDTH, right])[0]
-    draw_charts(charts, results, labels, references(study, results))
+    draw_charts(charts, results, labels, rows)
     if mosaic is not None:
         _draw_gallery(pictures, mosaic, found)
     figure.suptitle(_title(results, int((_CHARTS_WIDTH + right) * 8.5)), fontsize=13, fontweight="bold")

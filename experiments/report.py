@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from experiments.ablation import Ablation, ablation
 from experiments.columns import Column
+from experiments.comparability import is_comparable
 from experiments.contrasts import MOST_CELLS
 from experiments.csv_table import cells_csv, runs_csv
 from experiments.entries import Entry, TableRow
@@ -98,7 +99,11 @@ def _shown_cells(table: Ablation) -> tuple[list[TableRow], str]:
     cells = table.cells
     if len(cells) <= MOST_CELLS:
         return cells, ""
-    column = next(column for column in table.columns if column.direction)
+    ranking = (column for column in table.columns if column.direction and is_comparable(table.results, column.key))
+    column = next(ranking, None)
+    if column is None:
+        shown = cells[:_MOST_SHOWN]
+        return shown, f"The first {len(shown)} cells, of {len(cells)}: no column ranks them; --format csv has them all."
     sign = -1 if column.direction == "higher" else 1
     measured = [(sign * entry.mean, row) for row in cells if (entry := row.entries[column.key]).mean is not None]
     ranked = [row for _, row in sorted(measured, key=lambda pair: pair[0])][:_MOST_SHOWN]

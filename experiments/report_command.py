@@ -64,7 +64,10 @@ def _page_place(form: str | None, output: Path | None, root: Path, names: Sequen
     if form not in (None, "html"):
         raise UserError(f"--open shows the page; --format {form} makes none: leave --format out, or say html")
     if output is not None:
-        return form or ("html" if output.suffix else None), output
+        form = form or format_of(output)
+        if form not in (None, "html"):
+            raise UserError(f"--open shows the page; -o {output} is none: end its name in .html, or name a folder")
+        return form, output
     if len(set(names)) > 1:
         raise UserError("--open: a page on several studies needs a place; add -o DIR")
     return "html", root.absolute() / names[0] / "report" / "report.html"

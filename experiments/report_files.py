@@ -31,36 +31,38 @@ def write_one(report: Report, form: str, output: Path) -> Path:
         UserError: it cannot be written.
     """
     is_folder = output.is_dir() or not output.suffix
-    path = output / f"report.{_SUFFIXES[form]}" if is_folder else output
-    _write(path, FORMATS[form](report))
-    return path
+    return _write(_in_folder(form, output) if is_folder else output, FORMATS[form](report))
 
 
 def write_all(report: Report, folder: Path) -> Iterator[Path]:
     """Write every format and a picture per study into a folder; yields each path once it is there.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: `folder` is a file, or cannot be written.
     """
-    for form in FORMATS:
-        yield write_one(report, form, folder)
-    runs = folder / "runs.csv"
-    _write(runs, report.runs_csv())
-    yield runs
+    if folder.is_file():
+        known = ", ".join(f".{suffix}" for suffix in _SUFFIXES.values())
+        raise UserError(f"-o {folder}: is a file, and its name asks for no format; end it in {known}, or name a folder")
+    for form, text in FORMATS.items():
+        yield _write(_in_folder(form, folder), text(report))
+    yield _write(folder / "runs.csv", report.runs_csv())
     for table in report.tables:
         if len(table.results.cells) <= MOST_CELLS:
             from experiments.overview import overview
 
             buffer = io.BytesIO()
             overview(table.study, table.results).savefig(buffer, format="png", metadata={"Software": None})
-            picture = folder / "figures" / f"{table.results.name}.png"
-            _write(picture, buffer.getvalue())
-            yield picture
+            yield _write(folder / "figures" / f"{table.results.name}.png", buffer.getvalue())
 
 
-def _write(path: Path, content: str | bytes) -> None:
+def _in_folder(form: str, folder: Path) -> Path:
+    return folder / f"report.{_SUFFIXES[form]}"
+
+
+def _write(path: Path, content: str | bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
     except OSError as error:
         raise UserError(f"-o {path}: cannot be written ({error.strerror})") from error
+    return path

@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 from experiments.history import RunHistory, held_runs, read_history, read_info, run_state
 from experiments.ledger import TrialRecord, read_trials
-from tracking.files import read_json
+from experiments.study_files import read_facts, read_sweep
 from tracking.replay import gpu_hours
 from tracking.run_directory import RunDirectory, StudyDirectory
-from vae_core.yaml_io import load_yaml
 
 State = Literal["done", "failed", "pruned", "running", "waiting"]
 STATES: tuple[State, ...] = ("done", "failed", "pruned", "running", "waiting")
@@ -162,10 +161,10 @@ def collect(study: StudyDirectory) -> StudyResults:
     """Read a study's ledger and the journals of all its runs.
 
     Raises:
-        UserError: the study's sweep.yaml cannot be read.
+        UserError: a file of the study cannot be read.
     """
     # the raw file: checking the sweep would import torch, which a table of finished numbers does not need
-    sweep = load_yaml(study.sweep_file)
+    sweep = read_sweep(study.sweep_file)
     sweep = {"cells": {}, "axes": sweep["space"], **sweep}  # a study from before there were named cells
     data_file = study.path / "data.json"
     held = held_runs(study)
@@ -179,7 +178,7 @@ def collect(study: StudyDirectory) -> StudyResults:
         space=sweep["axes"],
         objective=sweep["objective"],
         sampler=sweep["sampler"],
-        data=read_json(data_file) if data_file.is_file() else {},
+        data=read_facts(data_file) if data_file.is_file() else {},
         cells=cells,
         planned=_planned(sweep, cells, grid),
         named=bool(sweep["cells"]),

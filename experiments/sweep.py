@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from experiments.slurm_profiles import with_profile
+from experiments.study_files import read_sweep
 from experiments.sweep_checks import cell_mistakes, check, set_mistakes
 from experiments.sweep_file import Axis, LauncherConfig, Objective, Range, SweepFile
 from slurm.redaction import HIDDEN, is_secret_name, redacted
@@ -184,9 +185,9 @@ def single_run(base: str, changes: list[str], study: str | None = None) -> Sweep
 
 def stored_sweep(resolved: Path) -> Sweep:
     """Read back what `Sweep.resolved` wrote into a study's folder."""
-    keys = load_yaml(resolved)
+    keys = read_sweep(resolved)
     tree = keys.pop("config")
-    name, question = keys.pop("name"), keys.pop("question")
+    name, question = keys.pop("name", resolved.parent.name), keys.pop("question")
     keys.pop("axes", None)  # for readers of the file
     file = _parse_keys({"base": "stored", **keys}, str(resolved))
     return Sweep(name, question, str(resolved), file, tree)

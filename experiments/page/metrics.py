@@ -1,5 +1,7 @@
 """Each metric over the study's only numeric axis, or as a dot plot of its cells; means with 95% intervals."""
 
+import os.path
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +92,7 @@ def _dots(column: Column, shown: Sequence[Series], references: Sequence[TableRow
     figure, axes = new_axes(height=1.0 + 0.24 * max(3, len(shown)))
     _draw_cells(axes, [(float(place), series) for place, series in enumerate(shown)], column, horizontal=True)
     _draw_references(axes, column, references, horizontal=False)
-    axes.set_yticks(range(len(shown)), [_shortened(series.label) for series in shown])
+    axes.set_yticks(range(len(shown)), shortened([series.label for series in shown]))
     axes.set(xlabel=_unit(column), ylim=(len(shown) - 0.5, -0.5))
     axes.grid(axis="x")
     plain_ticks(axes.xaxis, most=4)
@@ -146,5 +148,21 @@ def _words(column: Column, shown: Sequence[Series]) -> str:
     return f"{_unit(column)} by cell, mean and 95% interval: {values}."
 
 
-def _shortened(label: str) -> str:
-    return label if len(label) <= _NAME else f"{label[: _NAME - 1]}…"
+def shortened(labels: Sequence[str]) -> list[str]:
+    """Return labels that fit beside a chart, cut at their ends, or where that makes two equal, in what they share."""
+    cut = [label if len(label) <= _NAME else f"{label[: _NAME - 1]}…" for label in labels]
+    counts = Counter(cut)
+    found = []
+    for label, short in zip(labels, cut, strict=True):
+        twins = [other for other, same in zip(labels, cut, strict=True) if same == short]
+        shared = os.path.commonprefix(twins)  # noqa: RUF071 - of characters: labels are no paths
+        found.append(short if counts[short] == 1 else _around(label, len(shared)))
+    return found
+
+
+def _around(label: str, start: int) -> str:
+    """Return a label without a part of its middle, so that what follows `start` stays."""
+    head = _NAME // 3
+    tail = _NAME - head - 1
+    end = max(len(label) - tail, 0) if len(label) - start <= tail else start
+    return f"{label[:head]}…{label[end : end + tail]}"

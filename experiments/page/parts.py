@@ -172,7 +172,7 @@ def _series(results: StudyResults, rows: Sequence[TableRow]) -> list[Series]:
 
 def _look(results: StudyResults, place: int, count: int) -> tuple[str, str, str]:
     """Return colour, dash and marker of a cell that is one of `count`."""
-    marker = list(_MARKERS)[place % len(_MARKERS)]
+    marker = list(_MARKERS)[(place + place // CATEGORICAL) % len(_MARKERS)]  # shifted where the colours repeat
     if results.numeric_axis is not None:
         return sequential(place / max(1, count - 1)), "solid", marker
     return categorical(place), _DASHES[place // CATEGORICAL % len(_DASHES)], marker

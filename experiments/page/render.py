@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from experiments.ablation import Ablation, TableRow
 from experiments.circumstances import of_provenance
@@ -27,7 +26,7 @@ from experiments.page.tables import (
     run_rows,
     shaded_matrices,
 )
-from tracking.files import read_json
+from experiments.study_files import read_facts
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,6 @@ def _side_by_side(groups: Sequence[FigureGroup]) -> list[list[FigureGroup]]:
 def _versions(ablation: Ablation) -> dict[str, str]:
     """Return code, packages and machine that the study was started with; empty where nothing is known."""
     file = ablation.study.provenance_file
-    provenance: dict[str, Any] = read_json(file) if file.is_file() else {}
+    provenance = read_facts(file) if file.is_file() else {}
     found = of_provenance(provenance) if provenance else {}
     return found | ({"command": str(provenance["command"])} if provenance.get("command") else {})

@@ -14,7 +14,7 @@ from experiments.report import Report
 from experiments.results import collect
 
 NASTY = r"50% of_a & b #1 $x ~y ^z \cmd {c} <d> |e| [f] *g* «é» β Ω ± ≤ 中 ﬁ ł “q” …"
-DOCUMENT = r"""\documentclass{article}
+DOCUMENT = r"""\documentclass[OPTIONS]{article}
 \usepackage{booktabs}
 \usepackage{graphicx}
 \begin{document}
@@ -76,22 +76,56 @@ def nasty_study(path):
     return builder
 
 
+def many_cells(path, count=60, base="/data"):
+    paths = [f"{base}{number}" for number in range(count)]
+    builder = StudyBuilder(path, {"data.path": paths}, baseline={"data.path": paths[0]})
+    for number, name in enumerate(paths):
+        for seed, run in enumerate(builder.cell(data__path=name)):
+            noise = 0.01 * seed * (number % 7)
+            builder.done(run, ssim=0.2 + 0.001 * number + noise, lpips=0.3, mse=0.01 + noise, epochs=1)
+    return builder
+
+
+def test_a_table_longer_than_a_page_goes_on_in_further_floats_under_the_same_number(tmp_path):
+    text = Report((table_of(many_cells(tmp_path / "many")),)).to_latex()
+    floats = text.split(r"\begin{table*}")[1:]
+
+    kinds = [part[part.index(r"\caption{") + 9 :][:20] for part in floats]
+    continued = sum(kind.startswith("many (continued)") for kind in kinds)
+    assert continued == text.count(r"\addtocounter{table}{-1}") == len(floats) - 2 > 3
+    assert text.count(r"\label{tab:many}") == text.count(r"\label{tab:many-differences}") == 1
+    for part in floats:
+        rows = part[part.index(r"\midrule") : part.index(r"\bottomrule")]
+        assert rows.count(r"\raggedright") <= 37
+        assert not rows.split(r"\raggedright")[1].lstrip().startswith("&")  # no row is torn in two
+    assert all(len(re.findall(rf"data\.path=/data{number} ", text)) == 2 for number in range(1, 60))
+    assert text.count("mean image &") == 1
+    assert text.count("with the weights of the epoch with the best val/elbo") == 1
+
+
 @pytest.mark.slow
-def test_a_real_tex_compiles_every_kind_of_table(tmp_path):
+@pytest.mark.parametrize("options", ["", "twocolumn"])
+def test_a_real_tex_compiles_every_kind_of_table(tmp_path, options):
     compiler = shutil.which("pdflatex") or shutil.which("tectonic")
     if compiler is None:
         pytest.skip("no pdflatex or tectonic here (Debian: apt-get install texlive-latex-recommended)")
-    studies = [beta_study(tmp_path / "beta_1"), nasty_study(tmp_path / "100%_nasty & more")]
+    studies = [
+        beta_study(tmp_path / "beta_1"),
+        nasty_study(tmp_path / "100%_nasty & more"),
+        many_cells(tmp_path / "many"),
+        many_cells(tmp_path / "long", 40, "/a path that is as long/as they are on a machine of many users/data"),
+    ]
     report = Report(tuple(table_of(builder) for builder in studies))
     (tmp_path / "report.tex").write_text(report.to_latex(), encoding="utf-8")
-    (tmp_path / "main.tex").write_text(DOCUMENT)
+    (tmp_path / "main.tex").write_text(DOCUMENT.replace("OPTIONS", options))
 
-    options = ["-interaction=nonstopmode", "-halt-on-error"] if "pdflatex" in compiler else []
+    flags = ["-interaction=nonstopmode", "-halt-on-error"] if "pdflatex" in compiler else []
     result = subprocess.run(
-        [compiler, *options, "main.tex"], cwd=tmp_path, capture_output=True, text=True, timeout=200, errors="replace"
+        [compiler, *flags, "main.tex"], cwd=tmp_path, capture_output=True, text=True, timeout=200, errors="replace"
     )
 
     assert result.returncode == 0, result.stdout[-3000:]
     assert (tmp_path / "main.pdf").read_bytes().startswith(b"%PDF")
+    assert "Float too large" not in result.stdout, result.stdout[-3000:]
     wide = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt", result.stdout)]
     assert max(wide, default=0) < 5, result.stdout[-3000:]

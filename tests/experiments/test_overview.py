@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from matplotlib.text import Text
 from support.study_builder import CONFIG, StudyBuilder, beta_study
 
 from experiments.overview import overview, write_overview
@@ -131,6 +132,35 @@ def test_categories_and_several_axes_are_bars_with_a_mark_per_seed(tmp_path, spa
     assert points(kl, "o") == sorted((number + 1 + seed, number) for number in range(len(cells)) for seed in (0, 1))
     assert [label.get_text() for label in kl.get_yticklabels()] == names
     assert {name: line.get_xdata()[0] for name, line in dashed(mse).items()}["mean image"] == 0.04
+
+
+def test_dollar_signs_are_drawn_as_they_are_written(tmp_path):
+    names = ["$x_$%", "$a$ or $b$"]
+    builder = StudyBuilder(tmp_path / "study", {"data.path": names}, seeds=(0,), config=no_data(tmp_path))
+    sweep = builder.study.sweep_file
+    sweep.write_text(sweep.read_text().replace("What does the axis do?", r"Does $\ELBO$ fall with $\beta$?"))
+    for name in names:
+        builder.done(builder.cell(data__path=name)[0])
+
+    assert imread(write_overview(builder.study, collect(builder.study))).shape[0] > 500
+    figure = overview(builder.study, collect(builder.study))
+    texts = figure.findobj(Text)
+    assert r"Does $\ELBO$ fall with $\beta$?" in figure.get_suptitle()
+    assert {"path = $x_$%", "path = $a$ or $b$"} <= {text.get_text() for text in texts}
+    assert not any(text.get_parse_math() for text in texts if "$" in text.get_text())
+
+
+def test_a_logarithmic_axis_of_many_values_has_plain_numbers(tmp_path):
+    values = [10.0**place for place in range(-4, 6)]
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": values}, seeds=(0,), config=no_data(tmp_path))
+    for value in values:
+        builder.done(builder.cell(loss__beta=value)[0])
+
+    figure = overview(builder.study, collect(builder.study))
+    figure.draw_without_rendering()
+
+    assert "0.01" in [label.get_text() for label in charts_of(figure)[0].get_xticklabels()]
+    assert not any("$" in text.get_text() for text in figure.findobj(Text))
 
 
 def test_only_finished_runs_are_drawn_and_the_others_are_counted(tmp_path):

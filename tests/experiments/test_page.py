@@ -17,7 +17,7 @@ from experiments.ablation import ablation
 from experiments.page import render_page
 from experiments.page.curves import kl_spectra, learning_curves
 from experiments.page.histories import read_curves
-from experiments.page.metrics import metric_charts
+from experiments.page.metrics import metric_charts, shortened
 from experiments.page.parts import FigureGroup, LeftOut, shown_series
 from experiments.page.pictures import contact_sheets
 from experiments.page.planes import pareto, rate_distortion
@@ -470,6 +470,41 @@ def test_of_many_series_the_baseline_is_always_shown(tmp_path):
     assert 5.0 in [series.cell.params["loss.beta"] for series in shown]
     assert [series.cell.params["loss.beta"] for series in (shown[0], shown[-1])] == [1.0, 30.0]
     assert len({series.colour for series in shown}) == 12
+
+
+def test_long_names_break_inside_the_column_of_names(tmp_path):
+    page = render_page([ablation(beta_study(tmp_path / "study").study)])
+
+    rule = re.search(r"\.pinned th:first-child \{ max-width: 14rem;([^}]*)\}", page)
+    assert rule is not None
+    assert "overflow-wrap: anywhere" in rule[1]
+
+
+def test_as_many_looks_differ_as_there_are_pairs_of_colours_and_markers(tmp_path):
+    names = [f"/{number}" for number in range(49)]
+    builder = StudyBuilder(tmp_path / "study", {"data.path": names}, seeds=(0,))
+    for name in names:
+        builder.done(builder.cell(data__path=name)[0])
+
+    found = shown_series(ablation(builder.study), 49)
+    assert len({(series.colour, series.marker) for series in found}) == 49
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["beta = 1, lr = 0.001, family = vq", "beta = 2, lr = 0.001, family = vq"],
+        ["beta = 0.001, lr = 1e-05, family = vae", "beta = 0.001, lr = 1e-05, family = vq"],
+        [f"latent_dim = 16, family = {name}, reduction = mean" for name in ("hierarchical", "hierarchy")],
+        [f"{'x' * 50}{place}{'y' * 50}" for place in range(3)],
+        [f"{'x' * 50}{place}" for place in range(3)],
+    ],
+)
+def test_labels_cut_short_still_differ(labels):
+    found = shortened(labels)
+
+    assert len(set(found)) == len(labels)
+    assert all(len(label) <= 35 for label in found)
 
 
 def test_inline_svg_follows_the_page_and_keeps_texts_as_they_are():

@@ -10,6 +10,7 @@ from scipy import stats
 from support.study_builder import CONFIG, FINGERPRINT, StudyBuilder, beta_study
 
 from experiments.ablation import tabulate
+from experiments.markdown_table import escaped
 from experiments.references import ReferenceRow, References
 from experiments.report import Report, build
 from experiments.results import collect
@@ -285,6 +286,47 @@ def test_the_terminal_shows_every_number_at_any_usual_width(tmp_path, width):
             assert number in text
     assert sum(line.startswith("  loss.beta=100.0") for line in text.splitlines()) == (2 if width == 80 else 1)
     assert "Every seed collapses at loss.beta = 100" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "metrics", "remark", "first"),
+    [
+        ("loss.beta", None, "2 cells best in ELBO, of 3", "loss.beta=3"),
+        ("loss.beta", ["kl"], "The first 2 cells, of 3: no column", "loss.beta=1"),
+        ("evaluate.scale_images", None, "2 cells best in SSIM, of 3", "evaluate.scale_images=2"),
+        ("evaluate.scale_images", ["elbo"], "The first 2 cells, of 3: no column", "evaluate.scale_images=1"),
+    ],
+)
+def test_the_terminal_shows_the_best_of_a_search_by_what_may_be_ranked(
+    tmp_path, monkeypatch, path, metrics, remark, first
+):
+    monkeypatch.setattr("experiments.report.MOST_CELLS", 2)
+    monkeypatch.setattr("experiments.report._MOST_SHOWN", 2)
+    builder = StudyBuilder(tmp_path / "study", {path: [1, 2, 3]}, seeds=(0,))
+    for value, ssim in ((1, 0.5), (2, 0.6), (3, 0.4)):
+        builder.done(builder.cell(**{path: value})[0], elbo=value, ssim=ssim)
+
+    lines = shown(report_of(builder, metrics=metrics)).splitlines()
+
+    assert remark in "\n".join(lines)
+    assert next(line for line in lines if line.lstrip().startswith(path)).lstrip().startswith(first)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("loss.beta=4.0, model.latent_dim=8", "loss.beta=4.0, model.latent_dim=8"),
+        ("-9.9 [5.91, 7.71], p < 0.001, 3 * 4, a~b", "-9.9 [5.91, 7.71], p < 0.001, 3 * 4, a~b"),
+        ("*bold*_it_", r"\*bold\*\_it\_"),
+        ("<script>alert(1)</script>", r"\<script>alert(1)\</script>"),
+        ("`t` a|b ~~no~~ &amp;", r"\`t\` a\|b \~\~no\~\~ \&amp;"),
+        ("[a](b) ![c][d]", r"\[a](b) \!\[c][d]"),
+        ("# one\ntwo", r"\# one two"),
+        (r"C:\data\*", r"C:\data\\\*"),
+    ],
+)
+def test_markdown_shows_texts_as_they_are_and_escapes_no_more(text, expected):
+    assert escaped(text) == expected
 
 
 def test_build_measures_the_references_of_the_studys_own_data(tmp_path, monkeypatch):

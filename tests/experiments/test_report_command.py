@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -71,6 +72,24 @@ def test_a_format_into_a_folder_or_a_file_writes_that_one_alone(root, tmp_path):
     assert (tmp_path / "table.csv").read_text().startswith("study,kind,name")
 
 
+@pytest.mark.parametrize("open_page", [False, True])
+def test_a_folder_may_have_a_dot_in_its_name(root, tmp_path, monkeypatch, open_page):
+    monkeypatch.setattr("webbrowser.open", lambda _: True)
+    report(root, "first", output=tmp_path / "out.v2", open_page=open_page)
+
+    found = {path.name for path in (tmp_path / "out.v2").iterdir()}
+    assert found == {f"report.{suffix}" for suffix in ("md", "html", "tex", "csv", "json")} | {"runs.csv", "figures"}
+
+
+@pytest.mark.parametrize("open_page", [False, True])
+def test_a_file_whose_name_asks_for_no_format_is_kept(root, tmp_path, open_page):
+    (tmp_path / "t.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"-o .*/t\.txt: is a file, .* end it in \.md, \.html, \.tex, \.csv, \.json,"):
+        report(root, "first", output=tmp_path / "t.txt", open_page=open_page)
+
+    assert (tmp_path / "t.txt").read_text() == "mine"
+
+
 def test_the_page_is_written_into_the_study_and_opened(root, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
@@ -97,6 +116,7 @@ def test_without_a_browser_the_pages_address_is_printed(root, monkeypatch, tmp_p
         ({"metrics": ["nothing"]}, r"--metric nothing: first has no such metric; valid: test/elbo"),
         ({"baseline": "loss.beta=7"}, r"--baseline loss.beta=7: first has no such cell; valid: 'loss.beta=0.1'"),
         ({"form": "csv", "open_page": True}, r"--open shows the page; --format csv makes none"),
+        ({"output": Path("x.csv"), "open_page": True}, r"--open shows the page; -o x\.csv is none"),
     ],
 )
 def test_mistakes_are_named_with_what_is_valid(root, options, message):
@@ -109,6 +129,28 @@ def test_studies_are_found_by_name_and_a_page_of_several_needs_a_place(root):
         report(root, "first", "frist")
     with pytest.raises(UserError, match=r"--open: a page on several studies needs a place; add -o DIR"):
         report(root, "first", "second", open_page=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("sweep.yaml", "", "question, config, space, objective, sampler missing"),
+        ("sweep.yaml", "a: 1", "question, config, space, objective, sampler missing"),
+        ("data.json", '{"fing', "restore it from a copy, or remove it"),
+        ("data.json", "[]", "list instead of a mapping"),
+        ("runs/run0x0/run.json", '{"c', "restore it from a copy, or remove it"),
+        ("provenance.json", "{", "restore it from a copy, or remove it"),
+    ],
+)
+def test_a_torn_file_is_named_with_what_to_do(root, file, content, why):
+    (root / "first" / file).write_text(content)
+    with pytest.raises(UserError, match=rf"first/{file}: is torn or was changed by hand.*{why}"):
+        report(root, "first", form="html")
+
+
+def test_a_name_that_no_folder_can_have_is_refused(root):
+    with pytest.raises(UserError, match=r"no study 'xxx.* can be read there \(File name too long\)"):
+        report(root, "x" * 300)
 
 
 def test_a_place_that_cannot_be_written_is_named(root, tmp_path):
