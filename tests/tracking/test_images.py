@@ -34,6 +34,7 @@ def test_names_and_tag_are_those_that_mlflow_gives_its_own_pictures(store, writt
     monkeypatch.setattr("tracking.journal.time.time_ns", lambda: 1_700_000_000_123 * 1_000_000)
     written_run.open(0)
     logged_picture(written_run, 5)
+    written_run.end()
     forward(store, written_run)
     client, other = MlflowClient(tracking_uri=store.uri), write_run("other")
     other.open(0)
