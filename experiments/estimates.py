@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 _LEVEL = 0.95
 _MOST_PLACES = 3  # after the point of a number in scientific notation
+_ROUNDING = 1e-12  # smaller numbers are what rounding leaves of zero
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def decimals_of(half_width: float) -> int:
 
 def vanishes(value: float, decimals: int) -> bool:
     """Return whether a value that is not zero would be printed as zero."""
-    return value != 0 and round(value, decimals) == 0
+    return abs(value) > _ROUNDING and round(value, decimals) == 0
 
 
 def is_small(value: float, decimals: int) -> bool:

@@ -43,6 +43,7 @@ def test_one_seed_has_no_interval_and_none_has_no_estimate():
         (Estimate(0.5, None, 1), ("0.500", None)),
         (Estimate(0.02, 1.5, 2), ("0.0", "1.5")),
         (Estimate(4.2e-7, 1.04e-8, 2), ("4.20e-07", "1.0e-08")),
+        (Estimate(8.9e-16, None, 1), ("0.000", None)),
         (Estimate(-8e-6, 3.1e-7, 2), ("-8.00e-06", "3.1e-07")),
         (Estimate(1e-7, 5e-6, 2), ("1e-07", "5.0e-06")),
         (Estimate(4.2e-7, 0.0, 3), ("4.2e-07", "0")),
