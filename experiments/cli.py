@@ -405,8 +405,10 @@ def data_preview(
 def _print_plan(sweep: "Sweep", root: Path) -> None:  # type: ignore[name-defined]  # noqa: F821 - imported by the caller
     from experiments.datasets import Datasets
     from experiments.runner import check_plan, preparation_progress
+    from experiments.stores import Stores
 
     console = _console()
+    _ = Stores(root).tracking_uri  # refuses an address that is none
     with preparation_progress(console) as progress:
         datasets = Datasets(sweep.where, progress)
         plan = check_plan(sweep, datasets)

@@ -17,8 +17,8 @@ from experiments.stores import Stores
 from experiments.study import coordinator_lock
 from experiments.sweep import stored_sweep
 from experiments.sync import insist, replay
+from tracking.mlflow_address import shown_uri
 from tracking.mlflow_models import NAME_RULE, ModelRefusedError, is_model_name, log_model
-from tracking.mlflow_store import shown_uri
 from vae_core.errors import UserError
 
 if TYPE_CHECKING:

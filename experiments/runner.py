@@ -39,7 +39,7 @@ from experiments.submitting import (
 from experiments.sweep import Sweep, stored_sweep
 from slurm.errors import SlurmError
 from slurm.redaction import redacted
-from tracking.mlflow_store import shown_uri
+from tracking.mlflow_address import shown_uri
 from tracking.run_directory import StudyDirectory
 from vae_core.config import RunConfig
 from vae_core.data import Dataset

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.file_system import file_system_of
-from tracking.mlflow_store import address_mistake, shown_uri
+from tracking.mlflow_address import address_mistake, shown_uri
 from vae_core.errors import UserError
 
 TRACKING_VARIABLE = "VAE_SWEEP_MLFLOW_URI"

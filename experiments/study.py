@@ -18,7 +18,7 @@ from experiments.sweep import Sweep, resolved_text, stored_sweep
 from slurm.redaction import redacted
 from slurm.snapshot import source_root
 from tracking.files import read_json, write_atomic, write_json
-from tracking.mlflow_store import store_identity
+from tracking.mlflow_address import store_identity
 from tracking.provenance import collect
 from tracking.run_directory import RunDirectory, StudyDirectory
 from vae_core.config import RunConfig, identity

@@ -19,8 +19,8 @@ from experiments.stores import Stores, checked_address
 from experiments.study import StudyBusyError, coordinator_lock, sync_lock
 from experiments.study_files import coordinators_store, existing_study
 from experiments.sweep import stored_sweep
+from tracking.mlflow_address import shown_uri, store_identity
 from tracking.mlflow_sink import ForwardReport, MlflowSink
-from tracking.mlflow_store import shown_uri, store_identity
 from tracking.run_directory import StudyDirectory
 from vae_core.errors import UserError
 

@@ -20,7 +20,7 @@ from experiments.guard import GRACE_S
 from experiments.page_links import fetch, study_links
 from experiments.stores import Stores
 from experiments.web_hosts import LOOPBACK, Place, place
-from tracking.mlflow_store import shown_uri
+from tracking.mlflow_address import shown_uri
 from vae_core.errors import UserError
 
 _MLFLOW, _DASHBOARD = "MLflow", "Optuna dashboard"

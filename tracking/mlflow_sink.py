@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracking import mlflow_store as store
+from tracking.mlflow_address import shown_reason, shown_uri
 from tracking.mlflow_files import KnownRun, send_files, upload
 from tracking.mlflow_views import shared_view
 from tracking.replay import (
@@ -217,7 +218,7 @@ class MlflowSink:
         self._view = _View()  # how much of the broken call arrived has to be asked
         self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         self._retry_at = self._clock() + self._pause_s
-        self.refusal = f"MLflow at {store.shown_uri(self._uri)}: {store.shown_reason(error, self._uri)}"
+        self.refusal = f"MLflow at {shown_uri(self._uri)}: {shown_reason(error, self._uri)}"
         self._problem = f"{self.refusal}; training goes on, the next attempt is in {self._pause_s:.0f} s"
         return ForwardReport(problem=self._problem)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tracking.mlflow_address import shown_uri, store_identity
 from tracking.mlflow_sink import MlflowSink
-from tracking.mlflow_store import shown_uri, store_identity
 
 PROJECT = Path(__file__).parents[2]
 
@@ -325,7 +325,6 @@ import json, os, random, signal, sqlite3, sys, time
 from pathlib import Path
 import mlflow, mlflow.store.tracking.sqlalchemy_store  # paid once: the children are forks
 from tracking.mlflow_sink import MlflowSink
-from tracking.mlflow_store import shown_uri, store_identity
 from tracking.run_directory import RunDirectory
 
 database, artifacts, *folders = sys.argv[1:]
@@ -388,6 +387,7 @@ def test_the_identity_of_a_store_does_not_depend_on_how_its_address_is_written()
     assert len({store_identity(address) for address in same}) == 1
     other = ("http://localhost:5001", "http://localhost:5000/team", "sqlite:////x.db", "sqlite:////X.db")
     assert len({store_identity(address) for address in (*same, *other)}) == 5
+    assert store_identity("sqlite:////one@home/x.db") != store_identity("sqlite:////other@home/x.db")
 
 
 def test_a_sink_killed_at_random_moments_has_sent_everything_once(store, write_run, tmp_path):
