@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from experiments.columns import LPIPS, MUTUAL_INFORMATION, PARAMETERS, Column, has_roughness, run_value
 from experiments.comparability import comparable
 from experiments.references import References, latent_dims
-from experiments.results import CellResult, RunResult, StudyResults
+from experiments.results import CellResult, StudyResults
+from experiments.run_result import RunResult
 
 _MOST_NAMED = 12  # unfinished runs; the file of runs names them all
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from experiments.results import RunResult, StudyResults
+from experiments.results import StudyResults
+from experiments.run_result import RunResult
 from vae_core.errors import UserError, nearest
 
 ELBO, RECONSTRUCTION, KL, ACTIVE_UNITS = "test/elbo", "test/reconstruction", "test/kl", "test/active_units"

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.circumstances import circumstances
 from experiments.history import RunHistory, held_runs, read_history
 from experiments.ledger import read_trials
-from experiments.results import RunResult, read_run
+from experiments.run_result import RunResult, read_run
 from experiments.run_search import FoundRun, find_run
 from vae_core.errors import UserError
 from vae_core.yaml_io import load_yaml

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.ablation import Ablation
 from experiments.entries import TableRow
 from experiments.estimates import estimate
-from experiments.results import STATES
+from experiments.run_result import STATES
 from experiments.table import cell_values
 
 _PARTS = ("mean", "half_width", "n")

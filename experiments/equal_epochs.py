@@ -8,7 +8,8 @@ from experiments.comparability import comparable
 from experiments.entries import EqualEpochs, TableRow
 from experiments.estimates import estimate
 from experiments.history import read_history
-from experiments.results import CellResult, RunResult, StudyResults
+from experiments.results import CellResult, StudyResults
+from experiments.run_result import RunResult
 from experiments.table import entry, seeds_of
 from tracking.run_directory import StudyDirectory
 

@@ -10,7 +10,8 @@ from experiments.ablation import Ablation
 from experiments.columns import Column, run_value
 from experiments.entries import Entry, Matrix, TableRow
 from experiments.intervals import improvement_interval, iqm_interval
-from experiments.results import CellResult, RunResult
+from experiments.results import CellResult
+from experiments.run_result import RunResult
 
 SCHEMA, VERSION = "vae-sweep-report", 1  # the version changes when a key changes its meaning or goes
 

@@ -21,11 +21,6 @@ _MAX_STILLBORN = 3
 _LOG_TAIL_BYTES = 2000
 
 
-def usable_cores() -> int:
-    """Return how many CPU cores this process may use; a job has fewer than its node."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class LauncherError(OperationError):
     """Workers cannot be started; the message holds the end of the last one's log."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.checks import Check, attempted, first_line
 from experiments.display import counted
+from experiments.machine import usable_cores
 from slurm.snapshot import git_state, refusal, source_root
 
 _OLDEST_PYTHON = (3, 11)
@@ -66,8 +67,7 @@ def cores() -> Check:
     """Compare the cores of the machine with those that this process may use."""
     import torch
 
-    present = os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
+    present, allowed = os.cpu_count() or 1, usable_cores()
     finding = f"{counted(present, 'core')}, {counted(torch.get_num_threads(), 'thread')} of torch"
     if allowed >= present:
         return Check("cores", finding)

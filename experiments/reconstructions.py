@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.columns import MSE
-from experiments.results import CellResult, RunResult, StudyResults
+from experiments.results import CellResult, StudyResults
+from experiments.run_result import RunResult
 from tracking.run_directory import StudyDirectory
 from vae_core.errors import UserError
 

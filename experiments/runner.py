@@ -18,8 +18,9 @@ from experiments.datasets import Datasets
 from experiments.display import Display, counted
 from experiments.failures import OperationError
 from experiments.inbox import discard_stops
-from experiments.launchers import InlineLauncher, Launcher, LocalLauncher, usable_cores
+from experiments.launchers import InlineLauncher, Launcher, LocalLauncher
 from experiments.ledger import Ledger, read_trials
+from experiments.machine import usable_cores
 from experiments.optuna_view import OptunaView, open_storage
 from experiments.publish import open_sink, parent_words, publish_parent, write_report
 from experiments.slurm_names import keep_job_name

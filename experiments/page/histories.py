@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from experiments.history import read_history
 from experiments.page.parts import Series
-from experiments.results import RunResult
+from experiments.run_result import RunResult
 from tracking.run_directory import StudyDirectory
 
 

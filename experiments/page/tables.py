@@ -9,7 +9,8 @@ from experiments.comparability import DIFFERENT_IMAGES
 from experiments.matrices import has_two_axes
 from experiments.naming import short_label
 from experiments.page.parts import LeftOut, finite
-from experiments.results import CellResult, RunResult
+from experiments.results import CellResult
+from experiments.run_result import RunResult
 from experiments.wording import difference_numbers
 from tracking.replay import run_name
 
