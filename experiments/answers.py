@@ -73,7 +73,7 @@ def _trend(results: StudyResults) -> str | None:
     """Rank correlation of the only axis, where it is numeric, with what every cell has of KL and active units."""
     axis = results.numeric_axis
     cells = results.measured
-    if axis is None or len(cells) < 3:
+    if axis is None or len(cells) < 3 or not results.one_data_set:
         return None
     values = [float(cell.params[axis]) for cell in cells]
     words = []
@@ -112,10 +112,16 @@ def _intact(results: StudyResults, collapsed: list[CellResult], never: list[Cell
     if axis is not None:
         bad, good = ([cell.params[axis] for cell in cells] for cells in (collapsed, never))
         if max(good) < min(bad):
-            return f"the largest value without a full collapse is {plain(max(good))}"
+            return f"the largest value without a full collapse is {_edge(results, axis, max(good), min(bad))}"
         if min(good) > max(bad):
-            return f"the smallest value without a full collapse is {plain(min(good))}"
+            return f"the smallest value without a full collapse is {_edge(results, axis, min(good), max(bad))}"
     return f"no seed does at {_at(results, never)}"
+
+
+def _edge(results: StudyResults, axis: str, intact: float, collapsed: float) -> str:
+    """Return the last value without a collapse, and which of those before the first with one have not been measured."""
+    between = sorted(_gaps(results, axis, (intact, collapsed)))
+    return plain(intact) + (f" ({', '.join(plain(value) for value in between)} not measured)" if between else "")
 
 
 def _best(results: StudyResults, columns: Sequence[Column]) -> str | None:

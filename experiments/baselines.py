@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from experiments.exact_values import exactly
 from experiments.results import CellResult, StudyResults
 from vae_core.errors import UserError, suggestion
 from vae_core.yaml_io import parse_yaml
@@ -52,7 +53,11 @@ def _with_values(results: StudyResults, name: str) -> list[CellResult]:
     if not all(sign for _, sign, _ in parts):
         return []
     wanted = {path: parse_yaml(text, f"--baseline {path}") for path, _, text in parts}
-    return [cell for cell in results.cells if all(cell.params.get(path) == value for path, value in wanted.items())]
+    return [
+        cell
+        for cell in results.cells
+        if all(exactly(cell.params.get(path)) == exactly(value) for path, value in wanted.items())
+    ]
 
 
 def _listed(cells: Sequence[CellResult], names: Mapping[int, str]) -> str:

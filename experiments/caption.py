@@ -81,6 +81,8 @@ def _setting(results: StudyResults, section: str, name: str) -> str:
 
 def _means(results: StudyResults) -> str:
     seeds = sorted({run.seed for run in results.runs})
+    if not seeds:
+        return "No run has been planned yet."
     named = f"seed{'s' if len(seeds) != 1 else ''} {', '.join(str(seed) for seed in seeds)}"
     select = _setting(results, "evaluate", "select")
     rule = "the epoch that evaluate.select chose (swept)" if select == "swept" else f"the epoch with the best {select}"

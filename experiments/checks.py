@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slurm.commands import UnansweredError
+from tracking.errors import first_line
 
 Verdict = Literal["ok", "note", "broken"]
 
@@ -44,9 +45,3 @@ def failed(name: str, error: BaseException) -> Check:
     """Return what becomes of a check that failed itself."""
     finding = f"this check failed: {type(error).__name__}: {first_line(error)}"
     return Check(name, finding, "broken", "mend what the message names, then run this again")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"

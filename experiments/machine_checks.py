@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.checks import Check, attempted, first_line
+from experiments.checks import Check, attempted
 from experiments.display import counted
 from experiments.machine import usable_cores
 from slurm.snapshot import git_state, refusal, source_root
+from tracking.errors import first_line
 
 _OLDEST_PYTHON = (3, 11)
 

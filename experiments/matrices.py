@@ -7,6 +7,7 @@ from experiments.columns import ACTIVE_UNITS, KL, LPIPS, SSIM, Column
 from experiments.comparability import is_comparable
 from experiments.contrasts import MOST_CELLS
 from experiments.entries import Entry, Matrix, TableRow
+from experiments.exact_values import exactly
 from experiments.results import StudyResults
 from experiments.table import plain
 
@@ -42,13 +43,13 @@ def _matrix(
     results: StudyResults, column: Column, rows: Sequence[TableRow], down: list[Any], across: list[Any]
 ) -> Matrix:
     row_axis, column_axis = results.space
-    at_row, at_column = ([_exactly(value) for value in values] for values in (down, across))
+    at_row, at_column = ([exactly(value) for value in values] for values in (down, across))
     found: dict[tuple[int, int], Entry] = {}
     for row in rows:
         if row.cell is not None:
             place = (
-                at_row.index(_exactly(row.cell.params[row_axis])),
-                at_column.index(_exactly(row.cell.params[column_axis])),
+                at_row.index(exactly(row.cell.params[row_axis])),
+                at_column.index(exactly(row.cell.params[column_axis])),
             )
             found[place] = row.entries[column.key]
     entries = tuple(tuple(found.get((i, j)) for j in range(len(across))) for i in range(len(down)))
@@ -59,15 +60,10 @@ def _values(results: StudyResults, axis: str) -> list[Any]:
     """Return the values of an axis, numbers ascending, others in the order of the sweep."""
     values: list[Any] = []
     for value in (*results.space[axis], *(cell.params[axis] for cell in results.cells)):
-        if _exactly(value) not in map(_exactly, values):
+        if exactly(value) not in map(exactly, values):
             values.append(value)
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return sorted(values) if numeric else values
-
-
-def _exactly(value: Any) -> tuple[bool, Any]:
-    """Return what tells a value from all others: True equals 1, but is another value of an axis."""
-    return isinstance(value, bool), value
 
 
 def _texts(values: Sequence[Any]) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from experiments.report import Report, build
 from experiments.stores import Stores
+from experiments.study_files import read_facts
 from experiments.sweep import Sweep
-from tracking.files import read_json, write_atomic
+from tracking.files import write_atomic
 from tracking.mlflow_sink import MlflowSink
 from tracking.replay import gpu_hours
 from tracking.run_directory import StudyDirectory
@@ -22,7 +23,7 @@ def open_sink(study: StudyDirectory, sweep: Sweep, uri: str | None = None) -> Ml
 
 def parent_words(sweep: Sweep, study: StudyDirectory) -> tuple[dict[str, object], dict[str, object]]:
     """Return the tags and the params of the sweep's MLflow run."""
-    provenance = read_json(study.provenance_file)
+    provenance = read_facts(study.provenance_file)
     tags: dict[str, object] = {"study": sweep.name, "torch": provenance["packages"]["torch"]}
     tags |= {name: provenance[name] for name in ("commit", "dirty", "user") if provenance.get(name) is not None}
     seeds = ",".join(str(seed) for seed in sweep.seeds)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.exact_values import exactly
 from experiments.history import held_runs
 from experiments.ledger import TrialRecord, read_trials
 from experiments.run_readers import RunKey, read_runs
@@ -161,6 +162,8 @@ def _planned(sweep: Mapping[str, Any], cells: tuple[CellResult, ...], grid: list
 def _cell(
     trial: TrialRecord, runs: tuple[RunResult, ...], baseline: Mapping[str, Any], grid: list[dict[str, Any]] | None
 ) -> CellResult:
-    is_baseline = bool(baseline) and all(trial.params.get(path) == value for path, value in baseline.items())
+    is_baseline = bool(baseline) and all(
+        exactly(trial.params.get(path)) == exactly(value) for path, value in baseline.items()
+    )
     vanished = grid is not None and trial.params not in grid
     return CellResult(trial.number, trial.cell, trial.params, runs, is_baseline, vanished)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.ledger import TrialRecord
-from experiments.study_files import holder_words
+from experiments.study_files import holder_words, read_facts
 from experiments.sweep import Sweep, resolved_text, stored_sweep
 from slurm.redaction import redacted
 from slurm.snapshot import source_root
-from tracking.files import read_json, write_atomic, write_json
+from tracking.files import write_atomic, write_json
 from tracking.mlflow_address import store_identity
 from tracking.provenance import collect
 from tracking.run_directory import RunDirectory, StudyDirectory
@@ -45,7 +45,7 @@ def open_study(study: StudyDirectory, sweep: Sweep, dataset: Dataset) -> None:
     """
     data_file = study.path / "data.json"
     if study.sweep_file.exists():
-        _check_same(sweep, stored_sweep(study.sweep_file), read_json(data_file), dataset)
+        _check_same(sweep, stored_sweep(study.sweep_file), read_facts(data_file), dataset)
     else:
         write_json(data_file, {"fingerprint": dataset.fingerprint, **dataset.describe()})
         write_json(study.provenance_file, without_secrets(collect(source_root())))

@@ -5,6 +5,8 @@ import re
 from importlib.metadata import entry_points
 from urllib.parse import urlsplit
 
+from tracking.errors import first_line
+
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https", "databricks")
 _CREDENTIALS = re.compile(r"\b(?P<scheme>[A-Za-z][\w+.-]*)://(?P<user>[^\s'\"/@:]*)(?P<colon>:?)[^\s'\"]*@")
@@ -61,11 +63,6 @@ def shown_reason(error: Exception, uri: str) -> str:
         if len(part) >= _SHORTEST_SECRET:
             reason = reason.replace(part, "***")
     return reason
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an exception says; where it says nothing, its type."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def store_identity(uri: str) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tracking.mlflow_address import first_line, shown_reason, shown_uri
+from tracking.errors import first_line
+from tracking.mlflow_address import shown_reason, shown_uri
 from tracking.mlflow_store import TAG, connect, refusals
 
 if TYPE_CHECKING:

@@ -148,6 +148,31 @@ def test_a_range_is_named_only_where_every_value_in_it_was_measured(tmp_path, as
 
 
 @pytest.mark.parametrize(
+    ("collapsed", "sentence"),
+    [
+        (100, "Every seed collapses at loss.beta = 100; the largest value without a full collapse is 1"),
+        (1, "Every seed collapses at loss.beta = 1; the smallest value without a full collapse is 100"),
+    ],
+)
+def test_the_edge_of_the_collapse_names_the_values_beside_it_that_were_not_measured(tmp_path, collapsed, sentence):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1, 10, 30, 100, 1000]}, seeds=(0,))
+    for beta in (1, 100):
+        builder.done(*builder.cell(loss__beta=beta), verdict="full" if beta == collapsed else "none")
+    builder.failed(*builder.cell(loss__beta=10))  # 30 and 1000 have not been started
+
+    assert answers(collect(builder.study))[0] == f"{sentence} (10, 30 not measured)."
+
+
+def test_cells_of_different_images_have_no_correlation(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"data.count": [30, 60, 90]}, seeds=(0,))
+    for count in (30, 60, 90):
+        builder.fingerprint = f"{count:016x}"
+        builder.done(*builder.cell(data__count=count), kl=count)
+
+    assert not any("Spearman" in sentence for sentence in answers(collect(builder.study)))
+
+
+@pytest.mark.parametrize(
     ("missing", "words"),
     [
         ({"test/kl"}, "Spearman correlation of loss.beta over 3 cells: with active units 1.000."),

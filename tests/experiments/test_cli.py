@@ -38,6 +38,17 @@ def test_a_dry_run_prints_the_plan_and_creates_nothing(write_sweep, tmp_path):
     assert not root.exists()
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_an_address_that_is_none_is_refused_before_anything_is_created(write_sweep, tmp_path, monkeypatch, dry):
+    root = tmp_path / "runs"
+    monkeypatch.setenv("VAE_SWEEP_MLFLOW_URI", "htp://nowhere")
+    result = vae_sweep("run", write_sweep(), "--root", root, *dry)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "VAE_SWEEP_MLFLOW_URI htp://nowhere: MLflow knows no tracking server of the kind 'htp'" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not root.exists()
+
+
 MISTAKES = [
     ("space: {loss.bta: [1.0]}", "space.loss.bta: no such field; did you mean loss.beta"),
     ("space: {loss.beta: [strong]}", "space.loss.beta: should be a valid number; got 'strong'"),

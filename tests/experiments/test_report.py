@@ -198,6 +198,13 @@ def test_before_the_first_result_the_caption_says_so(tmp_path):
     assert "Means over seeds (seeds 0, 1); no run is finished yet." in report_of(builder).to_markdown()
 
 
+def test_a_study_without_any_trial_says_so(tmp_path):
+    assert (
+        "No run has been planned yet."
+        in report_of(StudyBuilder(tmp_path / "study", {"loss.beta": [1.0]})).to_markdown()
+    )
+
+
 def test_a_mean_of_fewer_runs_than_are_finished_is_named(tmp_path):
     builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1, 10]}, seeds=(0, 1, 2))
     for beta in (1, 10):

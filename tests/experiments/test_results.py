@@ -6,6 +6,7 @@ import sys
 import pytest
 from support.study_builder import StudyBuilder, beta_study
 
+from experiments.baselines import chosen_baseline
 from experiments.results import collect
 from experiments.sweep import stored_sweep
 from vae_core.errors import UserError
@@ -99,6 +100,17 @@ def test_only_a_single_axis_of_numbers_is_numeric(tmp_path, space, cells, axis):
         builder.cell(**params)
 
     assert collect(builder.study).numeric_axis == axis
+
+
+def test_true_and_one_are_two_values_of_which_one_is_the_baseline(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"model.cbam": [True, 1]}, baseline={"model.cbam": True})
+    for value in (True, 1):
+        builder.cell(model__cbam=value)
+
+    results = collect(builder.study)
+
+    assert [cell.is_baseline for cell in results.cells] == [True, False]
+    assert chosen_baseline(results, "model.cbam=1") is results.cells[1]
 
 
 def test_a_study_without_a_sweep_file_is_refused(tmp_path):

@@ -199,6 +199,12 @@ def test_a_run_that_was_deleted_in_the_page_comes_back_and_is_there_once(root, c
     assert rows_that_stand_twice(root / "mlflow.db") == []
 
 
+def test_torn_facts_of_a_study_are_named(root, console):
+    (root / "beta" / "provenance.json").write_text("{")
+    with pytest.raises(UserError, match=r"beta/provenance\.json: is torn or was changed by hand"):
+        sync(root, ["beta"], None, console)
+
+
 def test_a_server_that_does_not_answer_is_said_with_what_to_do(root, console):
     with pytest.raises(
         OperationError, match=r"MLflow at http://127.0.0.1:9: .*; what has arrived stays, and .*sync beta"
