@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from experiments.ablation import Ablation
 from experiments.columns import Column
 from experiments.entries import Entry, EqualEpochs, Matrix
-from experiments.latex_text import latex, latex_number
+from experiments.latex_text import latex, latex_number, powers_of_ten
 from experiments.markdown_table import head, holds, named
 from experiments.wording import difference_text, effect_text, p_text
 
@@ -79,7 +79,7 @@ def _difference(entry: Entry, column: Column) -> tuple[str, str]:
     comparison = entry.comparison
     if comparison is None:
         return "--", ""
-    text = "$" + difference_text(comparison, column).replace(" [", r"\ [") + "$"
+    text = "$" + powers_of_ten(difference_text(comparison, column)).replace(" [", r"\ [") + "$"
     words = [effect_text(comparison.effect), p_text(comparison.p)]
     below = f"{{\\scriptsize {latex(', '.join(word for word in words if word))}}}"
     return (f"\\boldmath{text}" if comparison.holds else text), below

@@ -47,6 +47,7 @@ _SIGNS = {
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega"
 _CAPITALS = "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
 _MINUS = re.compile(r"(?<![\w.}-])-(?=\d)")  # of a number, no hyphen
+_EXPONENT = re.compile(r"(?<=\d)e([+-]\d+)\b")
 _LAST_LATIN = 0x17F  # of Latin Extended-A: what a plain LaTeX document reads
 
 
@@ -61,10 +62,16 @@ def latex(text: str) -> str:
 
 def latex_number(text: str) -> str:
     """Return a table's number, `-9.5 ± 1.2`, in math mode; a dash, and what has a unit, as text."""
-    if not any(sign.isdigit() for sign in text) or any(sign.isalpha() for sign in text):
+    plain = _EXPONENT.sub("", text)
+    if not any(sign.isdigit() for sign in plain) or any(sign.isalpha() for sign in plain):
         return latex(text)
     number = text.replace("±", r"\pm").replace(",", "{,}")
-    return f"${number}$"
+    return f"${powers_of_ten(number)}$"
+
+
+def powers_of_ten(text: str) -> str:
+    """Return numbers for math mode with their exponents as LaTeX writes them: `4.2e-07` as 4.2 times a power of ten."""
+    return _EXPONENT.sub(lambda found: rf"\times 10^{{{int(found[1])}}}", text)
 
 
 def _character(sign: str) -> str:

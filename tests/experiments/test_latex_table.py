@@ -48,7 +48,14 @@ def test_text_is_escaped(text, expected):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("-9.5 ± 1.2", r"$-9.5 \pm 1.2$"), ("1,234", "$1{,}234$"), ("–", "--"), ("9.7 s", "9.7 s")],
+    [
+        ("-9.5 ± 1.2", r"$-9.5 \pm 1.2$"),
+        ("1,234", "$1{,}234$"),
+        ("–", "--"),
+        ("9.7 s", "9.7 s"),
+        ("4.20e-07 ± 1.0e-08", r"$4.20\times 10^{-7} \pm 1.0\times 10^{-8}$"),
+        ("1e+12", r"$1\times 10^{12}$"),
+    ],
 )
 def test_numbers_stand_in_math_mode(text, expected):
     assert latex_number(text) == expected
@@ -64,6 +71,22 @@ def test_a_study_is_one_booktabs_table_with_its_question_as_caption_and_the_meth
     assert "with the weights of the epoch with the best val/elbo" in main
     assert r"SSIM $\uparrow$" in main
     assert text.count(r"\label{tab:beta-1}") == 1
+
+
+def test_tiny_numbers_and_their_differences_have_powers_of_ten(tmp_path):
+    text = Report((table_of(tiny_numbers(tmp_path / "tiny")),)).to_latex()
+
+    assert r"$1.11\times 10^{-7} \pm 2.7\times 10^{-8}$" in text
+    assert r"$+9.90\times 10^{-8}\ [+9.65\times 10^{-8}, +1.015\times 10^{-7}]$" in text
+    assert not re.search(r"\de[-+]\d", text)
+
+
+def tiny_numbers(path):
+    builder = StudyBuilder(path, {"loss.beta": [1.0, 2.0]}, seeds=(0, 1, 2), baseline={"loss.beta": 1.0})
+    for beta in (1.0, 2.0):
+        for seed, run in enumerate(builder.cell(loss__beta=beta)):
+            builder.done(run, mse=1e-7 * beta + 1e-8 * seed * (1.1 if beta == 1 else 1))
+    return builder
 
 
 def nasty_study(path):
@@ -111,6 +134,7 @@ def test_a_real_tex_compiles_every_kind_of_table(tmp_path, options):
         pytest.skip("no pdflatex or tectonic here (Debian: apt-get install texlive-latex-recommended)")
     studies = [
         beta_study(tmp_path / "beta_1"),
+        tiny_numbers(tmp_path / "tiny"),
         nasty_study(tmp_path / "100%_nasty & more"),
         many_cells(tmp_path / "many"),
         many_cells(tmp_path / "long", 40, "/a path that is as long/as they are on a machine of many users/data"),
