@@ -5,6 +5,7 @@ Figures are drawn in placeholder colours; `inline_svg` puts the page's CSS varia
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,9 @@ def inline_svg(figure: "Figure", key: str, label: str) -> Markup:
         label: what a screen reader says instead.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing", UserWarning)  # the browser has fonts of its own
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     for pattern in _DROPPED:
         text = pattern.sub("", text)

@@ -511,11 +511,11 @@ def test_inline_svg_follows_the_page_and_keeps_texts_as_they_are():
     with page_style("key"):
         figure, axes = new_axes()
         axes.plot([1, 2, 3], [0.01764, 0.01765, 0.01766], color=sequential(1.0), marker="o")
-        axes.set_xlabel("0.12345 <b> $x_1$ & $", color=INK)
+        axes.set_xlabel("0.12345 <b> $x_1$ & $ \N{CJK UNIFIED IDEOGRAPH-4E2D}", color=INK)
         svg = inline_svg(figure, "key", 'a "label"')
 
     root = parse(svg)
-    assert "0.12345 <b> $x_1$ & $" in root.text
+    assert "0.12345 <b> $x_1$ & $ \N{CJK UNIFIED IDEOGRAPH-4E2D}" in root.text
     assert root.one("svg").attributes["aria-label"] == 'a "label"'
     assert "var(--q11)" in svg
     assert "currentColor" in svg
