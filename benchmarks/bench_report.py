@@ -23,7 +23,7 @@ from vae_core.yaml_io import dump_yaml
 CELLS, SEEDS, EPOCHS, METRICS, DIMS = 2000, 5, 20, 30, 16
 FINGERPRINT = "b" * 16
 NAMES = ("elbo", "reconstruction", "kl", "objective", "elbo_per_pixel", "mse", "ssim", "lpips", "scale", "active_units")
-REPETITIONS = 3
+REPETITIONS = 5
 FORMATS = ("csv", "md", "json", "html")
 _MEASURED = (
     "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode; "

@@ -121,15 +121,16 @@ def _figures(ablation: Ablation, anchor: str) -> tuple[list[FigureGroup], list[L
     shown = shown_series(ablation)
     curves = read_curves(ablation.study, shown)
     note = left_out_words(ablation, shown)
-    found: list[FigureGroup | LeftOut] = [
-        metric_charts(ablation, anchor, same_elbo=same_elbo),
-        learning_curves(curves, anchor, same_elbo=same_elbo, note=note),
-        rate_distortion(ablation, anchor, same_elbo=same_elbo),
-        pareto(ablation, anchor, same_elbo=same_elbo),
-        kl_spectra(curves, anchor, note),
-        importance(ablation, anchor, same_elbo=same_elbo),
-        parallel_coordinates(ablation, anchor, same_elbo=same_elbo),
-    ]
+    with importance(ablation, anchor, same_elbo=same_elbo) as drawn_importance:  # computed beside the others
+        found: list[FigureGroup | LeftOut] = [
+            metric_charts(ablation, anchor, same_elbo=same_elbo),
+            learning_curves(curves, anchor, same_elbo=same_elbo, note=note),
+            rate_distortion(ablation, anchor, same_elbo=same_elbo),
+            pareto(ablation, anchor, same_elbo=same_elbo),
+            kl_spectra(curves, anchor, note),
+            parallel_coordinates(ablation, anchor, same_elbo=same_elbo),
+        ]
+        found.insert(-1, drawn_importance())
     groups = [one for one in found if isinstance(one, FigureGroup)]
     return groups, [one for one in found if isinstance(one, LeftOut)]
 

@@ -1,8 +1,9 @@
 """What several axes did to one metric: importance of each axis, and every cell as a line through all axes."""
 
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 from experiments.ablation import Ablation
 from experiments.columns import MSE
 from experiments.comparability import DIFFERENT_IMAGES
+from experiments.machine import usable_cores
+from experiments.other_process import called_elsewhere
+from experiments.page.importances import ped_anova
 from experiments.page.parts import FigureGroup, LeftOut, Numbers, Panel, Series, all_series, finite
 from experiments.page.svg import ACCENT, INK, MUTED, SURFACE, inline_svg, new_axes, page_style, sequential
 from experiments.results import StudyResults
@@ -17,7 +21,6 @@ from experiments.table import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from optuna.distributions import BaseDistribution
 
 _FEWEST_CELLS = 10  # PED-ANOVA wants five cells above its target quantile; below this that is most of the study
 _FEWEST_ABOVE = 5
@@ -25,32 +28,48 @@ _LOG_SPAN = 50
 _MOST_LINES = 200
 _MOST_TICKS = 8
 
+_IMPORTANCE = "Parameter importance"
+
 _Scored = tuple[Series, float]
 
 
-def importance(ablation: Ablation, prefix: str, *, same_elbo: bool) -> FigureGroup | LeftOut:
-    """Draw how much each axis matters for reaching the best cells, by Optuna's PED-ANOVA.
+@contextmanager
+def importance(ablation: Ablation, prefix: str, *, same_elbo: bool) -> Iterator[Callable[[], FigureGroup | LeftOut]]:
+    """Yield what draws how much each axis matters for reaching the best cells, by PED-ANOVA.
 
-    Source: Watanabe et al., PED-ANOVA: efficiently quantifying hyperparameter importance in arbitrary subspaces,
-    IJCAI 2023.
+    Where there is a core for it, another process computes that from now on: it takes seconds to load what it needs.
     """
-    title = "Parameter importance"
-    results = ablation.results
-    if len(results.space) < 2:
-        return LeftOut(title, "there is one axis only")
-    if results.named:
-        return LeftOut(title, "named cells change several fields at once, so their axes do not vary freely")
-    if not results.one_data_set:
-        return LeftOut(title, DIFFERENT_IMAGES)
-    metric, higher = _metric(results, same_elbo)
+    metric, higher = _metric(ablation.results, same_elbo)
     scored = _scored(ablation, metric)
-    if len(scored) < _FEWEST_CELLS:
-        return LeftOut(title, f"{len(scored)} cells have a result, and the estimate needs {_FEWEST_CELLS}")
+    if why := _no_importance(ablation.results, scored):
+        yield lambda: LeftOut(_IMPORTANCE, why)
+        return
     quantile = max(0.1, _FEWEST_ABOVE / len(scored))
-    shares = _ped_anova(results, scored, quantile, higher=higher)
-    if shares is None:
-        return LeftOut(title, "the metric is the same in every cell")
-    key = f"{prefix}-importance"
+    points = [(dict(series.cell.params), value) for series, value in scored]
+    arguments = (dict(ablation.results.space), points, quantile, higher)
+    here = nullcontext(partial(ped_anova, *arguments))
+    with called_elsewhere(ped_anova, *arguments) if usable_cores() > 1 else here as shares:
+        yield lambda: _drawn_importance(shares(), f"{prefix}-importance", metric, quantile)
+
+
+def _no_importance(results: StudyResults, scored: Sequence[_Scored]) -> str | None:
+    """Return why the importance of axes is not estimated."""
+    if len(results.space) < 2:
+        return "there is one axis only"
+    if results.named:
+        return "named cells change several fields at once, so their axes do not vary freely"
+    if not results.one_data_set:
+        return DIFFERENT_IMAGES
+    if len(scored) < _FEWEST_CELLS:
+        return f"{len(scored)} cells have a result, and the estimate needs {_FEWEST_CELLS}"
+    if len({value for _, value in scored}) < 2:
+        return "the metric is the same in every cell"
+    return None
+
+
+def _drawn_importance(shares: Mapping[str, float], key: str, metric: str, quantile: float) -> FigureGroup | LeftOut:
+    if not shares:
+        return LeftOut(_IMPORTANCE, "the estimate is not finite for any axis")
     with page_style(key):
         figure, axes = new_axes(5.0, 0.9 + 0.36 * len(shares))
         axes.barh(range(len(shares)), list(shares.values()), color=ACCENT, height=0.6)
@@ -68,7 +87,7 @@ def importance(ablation: Ablation, prefix: str, *, same_elbo: bool) -> FigureGro
         f"Share of each axis in reaching the best {quantile:.0%} of cells by mean {metric} (PED-ANOVA, Optuna). "
         "It says which axis matters near the best values, not in which direction, and knows nothing of seeds' spread."
     )
-    return FigureGroup("importance", title, lead, (Panel(f"Importance for {metric}", svg),))
+    return FigureGroup("importance", _IMPORTANCE, lead, (Panel(f"Importance for {metric}", svg),))
 
 
 def _metric(results: StudyResults, same_elbo: bool) -> tuple[str, bool]:
@@ -88,55 +107,6 @@ def _scored(ablation: Ablation, metric: str) -> list[_Scored]:
         if values and all(path in series.cell.params for path in ablation.results.space):
             found.append((series, float(np.mean(values))))
     return found
-
-
-def _ped_anova(
-    results: StudyResults, scored: Sequence[_Scored], quantile: float, *, higher: bool
-) -> dict[str, float] | None:
-    """Return axis -> share, the largest first; None where there is nothing to explain."""
-    if len({value for _, value in scored}) < 2:
-        return None
-    import optuna
-
-    distributions = {path: _distribution(path, axis, scored) for path, axis in results.space.items()}
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study = optuna.create_study(direction="maximize" if higher else "minimize")
-            study.add_trials(
-                optuna.trial.create_trial(
-                    params={path: _choice(series.cell.params[path], distributions[path]) for path in results.space},
-                    distributions=distributions,
-                    value=value,
-                )
-                for series, value in scored
-            )
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile)
-            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    finally:
-        optuna.logging.set_verbosity(before)
-    known = {path: float(share) for path, share in shares.items() if math.isfinite(share)}
-    return dict(sorted(known.items(), key=lambda item: (-item[1], item[0]))) or None
-
-
-def _distribution(path: str, axis: Any, scored: Sequence[_Scored]) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    values = [series.cell.params[path] for series, _ in scored]
-    if not isinstance(axis, Mapping):
-        return CategoricalDistribution(sorted({plain(value) for value in values}))
-    low, high, is_log = min(*values, axis["low"]), max(*values, axis["high"]), bool(axis.get("log"))
-    if all(isinstance(value, int) for value in (*values, low, high)):
-        return IntDistribution(int(low), int(high), log=is_log)
-    return FloatDistribution(float(low), float(high), log=is_log)
-
-
-def _choice(value: Any, distribution: "BaseDistribution") -> Any:
-    from optuna.distributions import CategoricalDistribution
-
-    return plain(value) if isinstance(distribution, CategoricalDistribution) else value
 
 
 def parallel_coordinates(ablation: Ablation, prefix: str, *, same_elbo: bool) -> FigureGroup | LeftOut:

@@ -327,13 +327,22 @@ def test_the_front_of_quality_and_size_where_models_differ(tmp_path):
     assert isinstance(pareto(ablation(beta_study(tmp_path / "b").study), "x", same_elbo=True), LeftOut)
 
 
-def test_importance_finds_the_axis_that_matters(tmp_path):
+def drawn_importance(found, *, same_elbo=True):
+    with importance(found, "x", same_elbo=same_elbo) as draw:
+        return draw()
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_importance_finds_the_axis_that_matters(tmp_path, monkeypatch, cores):
     import optuna
 
     verbosity = optuna.logging.get_verbosity()
+    monkeypatch.setattr("experiments.page.space.usable_cores", lambda: cores)
+    if cores > 1:
+        monkeypatch.setattr(optuna, "create_study", None)  # of this process
     found = grid(tmp_path, lambda beta, dim: -abs(np.log(beta)) + 0.001 * dim)
 
-    group = importance(found, "x", same_elbo=True)
+    group = drawn_importance(found)
 
     shares = dict(re.findall(r"(loss\.beta|model\.latent_dim): (\d+)%", group.panels[0].svg))
     assert int(shares["loss.beta"]) > 75
@@ -342,9 +351,9 @@ def test_importance_finds_the_axis_that_matters(tmp_path):
 
 
 def test_importance_needs_cells_and_differences(tmp_path):
-    few = importance(grid(tmp_path, lambda beta, _: beta, betas=(1.0, 2.0)), "x", same_elbo=True)
+    few = drawn_importance(grid(tmp_path, lambda beta, _: beta, betas=(1.0, 2.0)))
     assert few == LeftOut("Parameter importance", "6 cells have a result, and the estimate needs 10")
-    constant = importance(grid(tmp_path / "constant", lambda *_: 1.0), "x", same_elbo=True)
+    constant = drawn_importance(grid(tmp_path / "constant", lambda *_: 1.0))
     assert constant.why == "the metric is the same in every cell"
 
 
@@ -396,8 +405,8 @@ def test_cells_that_see_different_images_are_ranked_nowhere(tmp_path):
             builder.done(run, mse=0.001 * beta / width, parameters=width)
     found = ablation(builder.study)
 
-    drawn = [draw(found, "x", same_elbo=False) for draw in (pareto, importance, parallel_coordinates)]
-    drawn.append(shaded_matrices(found))
+    drawn = [draw(found, "x", same_elbo=False) for draw in (pareto, parallel_coordinates)]
+    drawn += [drawn_importance(found, same_elbo=False), shaded_matrices(found)]
 
     assert found.matrices == ()
     assert [one.why for one in drawn] == ["cells see different images"] * 4

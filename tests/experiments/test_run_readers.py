@@ -1,9 +1,5 @@
 """Runs that several processes read."""
 
-import os
-import sys
-import time
-
 import pytest
 from support.study_builder import StudyBuilder
 
@@ -30,14 +26,6 @@ def processes(monkeypatch):
     monkeypatch.setattr(run_readers, "usable_cores", lambda: 2)
 
 
-def interpreter(folder, script):
-    """Return the path of a script that stands for Python."""
-    path = folder / "python"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
 def must_not_read(*_):
     raise AssertionError("read in this process")
 
@@ -58,19 +46,9 @@ def test_several_processes_read_what_one_reads_in_the_same_order(study, processe
 def test_one_core_or_few_runs_start_no_process(study, processes, monkeypatch, cores, worth):
     monkeypatch.setattr(run_readers, "usable_cores", lambda: cores)
     monkeypatch.setattr(run_readers, "_RUNS_PER_PROCESS", worth)
-    monkeypatch.setattr(run_readers.subprocess, "Popen", must_not_read)
+    monkeypatch.setattr(run_readers, "called_elsewhere", must_not_read)
 
     assert len(collect(study).runs) == 9
-
-
-def test_what_a_process_that_dies_should_have_read_is_read_here(study, processes, monkeypatch, tmp_path):
-    expected = collect(study)
-    died = tmp_path / "died"
-    script = f'[ -e {died} ] && exec {sys.executable} "$@"\n> {died}\nkill -9 $$'
-    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, script))
-
-    assert collect(study) == expected
-    assert died.exists()
 
 
 def test_a_file_that_cannot_be_read_is_named(study, processes):
@@ -78,25 +56,3 @@ def test_a_file_that_cannot_be_read_is_named(study, processes):
 
     with pytest.raises(UserError, match=r"run1x1/run\.json"):
         collect(study)
-
-
-def test_an_interruption_leaves_no_process_behind(study, processes, monkeypatch, tmp_path):
-    pids = tmp_path / "pids"
-    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, f"echo $$ >> {pids}\nexec sleep 600"))
-    wait = run_readers.subprocess.Popen.wait
-    interruptions = [KeyboardInterrupt()]
-
-    def interrupted_wait(self, timeout=None):
-        while not pids.exists() or len(pids.read_text().split()) < 2:
-            time.sleep(0.01)
-        if interruptions:
-            raise interruptions.pop()
-        return wait(self, timeout)
-
-    monkeypatch.setattr(run_readers.subprocess.Popen, "wait", interrupted_wait)
-    with pytest.raises(KeyboardInterrupt):
-        collect(study)
-
-    for pid in pids.read_text().split():
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(pid), 0)
