@@ -20,6 +20,7 @@ from typing import Any
 from tracking.files import write_atomic, write_json
 from tracking.heartbeat import Heartbeat
 from tracking.journal import JournalWriter
+from tracking.mlflow_experiments import StudyIdentity
 from tracking.mlflow_sink import MlflowSink
 from tracking.run_directory import RunDirectory
 from tracking.system_metrics import SystemMetrics
@@ -64,7 +65,7 @@ class Writer:
 
 def opened(root: Path, study: str, folder: Path) -> tuple[MlflowSink, list[Writer]]:
     """Return a sink and runs that MLflow knows already."""
-    sink = MlflowSink(f"sqlite:///{root}/mlflow.db", root / "mlartifacts", study, "How fast?")
+    sink = MlflowSink(f"sqlite:///{root}/mlflow.db", root / "mlartifacts", StudyIdentity(study), "How fast?")
     writers = [Writer(folder / study, str(number)) for number in range(RUNS)]
     for report in (sink.ensure_parent({}), *(sink.forward(writer.run, writer.info) for writer in writers)):
         if report.problem:

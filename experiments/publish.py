@@ -4,7 +4,7 @@ from pathlib import Path
 
 from experiments.report import Report, build
 from experiments.stores import Stores
-from experiments.study_files import read_facts
+from experiments.study_files import read_facts, study_identity
 from experiments.sweep import Sweep
 from tracking.files import write_atomic
 from tracking.mlflow_sink import MlflowSink
@@ -18,7 +18,7 @@ def open_sink(study: StudyDirectory, sweep: Sweep, uri: str | None = None) -> Ml
     """Return the study in MLflow: at a tracking URI, by default where its coordinator writes."""
     stores = Stores(study.path.parent)
     uri = uri or stores.tracking_uri
-    return MlflowSink(uri, stores.artifacts_of(uri), sweep.name, sweep.question)
+    return MlflowSink(uri, stores.artifacts_of(uri), study_identity(study), sweep.question)
 
 
 def parent_words(sweep: Sweep, study: StudyDirectory) -> tuple[dict[str, object], dict[str, object]]:

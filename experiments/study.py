@@ -6,6 +6,7 @@ import os
 import shlex
 import socket
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -48,7 +49,8 @@ def open_study(study: StudyDirectory, sweep: Sweep, dataset: Dataset) -> None:
         _check_same(sweep, stored_sweep(study.sweep_file), read_facts(data_file), dataset)
     else:
         write_json(data_file, {"fingerprint": dataset.fingerprint, **dataset.describe()})
-        write_json(study.provenance_file, without_secrets(collect(source_root())))
+        provenance = without_secrets(collect(source_root())) | {"study_id": uuid.uuid4().hex}
+        write_json(study.provenance_file, provenance)
     write_atomic(study.sweep_file, resolved_text(sweep))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tracking.files import read_json
+from tracking.mlflow_experiments import StudyIdentity
 from tracking.run_directory import StudyDirectory
 from vae_core.errors import UserError, suggestion
 from vae_core.yaml_io import load_yaml
@@ -66,6 +67,15 @@ def read_facts(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _torn(file, f"{type(found).__name__} instead of a mapping")
     return found
+
+
+def study_identity(study: StudyDirectory) -> StudyIdentity:
+    """Return what tells the study from its namesakes in an MLflow store.
+
+    Raises:
+        UserError: its provenance cannot be read.
+    """
+    return StudyIdentity(study.path.name, read_facts(study.provenance_file).get("study_id"))
 
 
 def _torn(file: Path, why: str) -> UserError:

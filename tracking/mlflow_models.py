@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from tracking.errors import first_line
 from tracking.mlflow_address import shown_reason, shown_uri
-from tracking.mlflow_store import TAG, connect, refusals
+from tracking.mlflow_experiments import TAG
+from tracking.mlflow_store import connect, refusals
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

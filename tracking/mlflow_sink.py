@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from tracking import mlflow_store as store
 from tracking.mlflow_address import shown_reason, shown_uri
+from tracking.mlflow_experiments import (
+    TAG,
+    StudyIdentity,
+    delete_experiment,
+    ensure_experiment,
+    find_experiment,
+)
 from tracking.mlflow_files import KnownRun, send_files, upload
 from tracking.mlflow_views import shared_view
 from tracking.replay import (
@@ -68,7 +75,7 @@ class MlflowSink:
     Args:
         uri: an MLflow tracking URI, `sqlite:////absolute/path/mlflow.db` or `http://...`.
         artifact_root: folder of the artifacts, or None to leave their place to the server behind `uri`.
-        study_name: the experiment's name.
+        study: its experiment's name, and what tells it from others of that name.
         question: what the sweep asks; becomes the experiment's and the parent run's description.
         clock: monotonic seconds, for the pauses between failed contacts.
     """
@@ -77,12 +84,12 @@ class MlflowSink:
         self,
         uri: str,
         artifact_root: Path | None,
-        study_name: str,
+        study: StudyIdentity,
         question: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._uri, self._study, self._question = uri, study_name, question
-        self._artifacts = None if artifact_root is None else artifact_root.resolve() / study_name
+        self._uri, self._study, self._question = uri, study, question
+        self._artifacts = None if artifact_root is None else artifact_root.resolve()
         self._clock = clock
         self._pause_s, self._retry_at, self._problem = 0.0, float("-inf"), ""
         self.refusal: str | None = None  # what MLflow answered last, where that was no
@@ -137,7 +144,9 @@ class MlflowSink:
         """Return MLflow's id of a run, None where it has none; nothing is sent."""
 
         def look(client: "MlflowClient") -> ForwardReport:
-            return ForwardReport(store.find(client, self._study, _prefixed({"run_id": run.id})))
+            known = find_experiment(client, self._study)
+            tags = _prefixed({"run_id": run.id})
+            return ForwardReport(store.find(client, known.experiment_id, tags) if known else None)
 
         return self._contact(look)
 
@@ -193,9 +202,11 @@ class MlflowSink:
         """Remove the study's experiment, runs and artifacts, so that they can be made anew."""
 
         def delete(client: "MlflowClient") -> ForwardReport:
-            store.delete_experiment(client, self._study)
-            if self._artifacts is not None and self._artifacts.exists():
-                shutil.rmtree(self._artifacts)
+            place = delete_experiment(client, self._study)
+            if self._artifacts is not None and place is not None:
+                folder = self._artifacts / Path(place).name
+                if folder.exists():
+                    shutil.rmtree(folder)
             self._view = _View()
             return ForwardReport(complete=True)
 
@@ -231,10 +242,8 @@ class MlflowSink:
 
     def _experiment(self, client: "MlflowClient") -> str:
         if self._view.experiment_id is None:
-            place = self._artifacts.as_uri() if self._artifacts else None
-            tags = {_DESCRIPTION: self._question, f"{store.TAG}study": self._study} | _OF_TRAINING
-            tags |= shared_view()
-            self._view.experiment_id = store.ensure_experiment(client, self._study, place, tags)
+            tags = {_DESCRIPTION: self._question} | _OF_TRAINING | shared_view()
+            self._view.experiment_id = ensure_experiment(client, self._study, self._artifacts, tags)
         return self._view.experiment_id
 
     def _parent_run(self, client: "MlflowClient") -> KnownRun:
@@ -244,7 +253,7 @@ class MlflowSink:
                 client,
                 self._experiment(client),
                 _prefixed({"kind": "sweep"}),
-                self._study,
+                self._study.name,
                 tags | {_DESCRIPTION: self._question},
                 self._parent_start_ms,
             )
@@ -255,7 +264,7 @@ class MlflowSink:
         return self._view.parent
 
     def _common_tags(self) -> dict[str, str]:
-        tags = {"study": self._study}
+        tags = {"study": self._study.name}
         tags |= {name: self._parent_tags[name] for name in ("commit", "dirty") if name in self._parent_tags}
         mlflow_own = {"mlflow.source.name": "vae-sweep", "mlflow.source.type": "LOCAL"}
         own_names = {"commit": "mlflow.source.git.commit", "user": "mlflow.user"}
@@ -272,7 +281,7 @@ class MlflowSink:
             return ForwardReport()
         known = self._known_run(client, run, info, chain)
         end = f"{final_status} {chain[-1].attempt}:{chain[-1].line.n}" if chain else f"{final_status}"
-        if known.status == final_status and known.tags.get(f"{store.TAG}forwarded") == end:
+        if known.status == final_status and known.tags.get(f"{TAG}forwarded") == end:
             return ForwardReport(known.id, complete=True)  # by an earlier sink
         store.ask_contents(client, known)
         has_ended = bool(chain) and chain[-1].line.kind == "end"  # else the next attempt goes on from a checkpoint
@@ -284,7 +293,7 @@ class MlflowSink:
             tags.pop("failure", None)
         for name in _PASSING:
             if name not in tags:
-                store.remove_tag(client, known, f"{store.TAG}{name}")
+                store.remove_tag(client, known, f"{TAG}{name}")
         if final_status:
             tags["forwarded"] = end
             if "verdict" in tags and _DESCRIPTION not in known.tags:
@@ -326,7 +335,7 @@ def _show(client: "MlflowClient", run: KnownRun, status: str, end_ms: int | None
 
 
 def _prefixed(tags: Mapping[str, str]) -> dict[str, str]:
-    return {f"{store.TAG}{name}": value for name, value in tags.items()}
+    return {f"{TAG}{name}": value for name, value in tags.items()}
 
 
 def _next_step(run: KnownRun, key: str) -> int:

@@ -16,9 +16,7 @@ from tracking.replay import MetricRow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
 
-TAG = "vae_sweep."
 _BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # limits of MLflow's log_batch
 T = TypeVar("T")
 _SQLITE = "sqlite:///"
@@ -75,53 +73,9 @@ def file_identity(uri: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def find_experiment(client: "MlflowClient", name: str) -> "Experiment | None":
-    """Return a study's experiment, a deleted one too, and one that was renamed in the web page; None: there is none."""
-    from mlflow.entities import ViewType
-
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found
-    query = f"tags.`{TAG}study` = '{name}'"
-    renamed = client.search_experiments(ViewType.ACTIVE_ONLY, max_results=1, filter_string=query)
-    return renamed[0] if renamed else None
-
-
-def ensure_experiment(client: "MlflowClient", name: str, place: str | None, tags: dict[str, str]) -> str:
-    """Return the id of the experiment, made with its artifacts at the URI `place` if missing."""
-    found = find_experiment(client, name)
-    if found is None:
-        return str(client.create_experiment(name, place, tags))
-    if found.lifecycle_stage == "deleted":  # in the web page, say; the name stays taken
-        client.restore_experiment(found.experiment_id)
-    for key, value in tags.items():
-        if key not in found.tags:
-            client.set_experiment_tag(found.experiment_id, key, value)
-    return str(found.experiment_id)
-
-
-def delete_experiment(client: "MlflowClient", name: str) -> None:
-    """Remove an experiment and its runs; a server can only hide it, so there its name is freed first."""
-    experiment = find_experiment(client, name)
-    if experiment is None:
-        return
-    store = client._tracking_client.store
-    active = experiment.lifecycle_stage == "active"
-    if not hasattr(store, "_hard_delete_experiment"):
-        client.rename_experiment(experiment.experiment_id, f"{name} (deleted {uuid.uuid4().hex[:8]})")
-        client.delete_experiment(experiment.experiment_id)
-        return
-    for run_id in _all_run_ids(client, experiment.experiment_id):  # as `mlflow gc` does it
-        store._hard_delete_run(run_id)
-    if active:
-        client.delete_experiment(experiment.experiment_id)
-    store._hard_delete_experiment(experiment.experiment_id)
-
-
-def find(client: "MlflowClient", experiment: str, identifying: Mapping[str, str]) -> str | None:
-    """Return the id of the run with these tags in the experiment of that name; None: there is none."""
-    known = find_experiment(client, experiment)
-    found = _search(client, known.experiment_id, identifying) if known else []
+def find(client: "MlflowClient", experiment_id: str, identifying: Mapping[str, str]) -> str | None:
+    """Return the id of the experiment's run with these tags; None: there is none."""
+    found = _search(client, experiment_id, identifying)
     return str(found[0].info.run_id) if found else None
 
 
@@ -285,20 +239,6 @@ def _forget_engine(uri: str) -> None:
     if engine is not None:
         engine.dispose()
         utils._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
-
-
-def _all_run_ids(client: "MlflowClient", experiment_id: str) -> list[str]:
-    from mlflow.entities import ViewType
-
-    ids: list[str] = []
-    token: str | None = None
-    while token is not None or not ids:
-        page = client.search_runs([experiment_id], run_view_type=ViewType.ALL, max_results=1000, page_token=token)
-        ids += [run.info.run_id for run in page]
-        token = page.token
-        if not token:
-            break
-    return ids
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -14,8 +14,9 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from support.planned import run_inline
 
+from tracking.mlflow_experiments import StudyIdentity, ensure_experiment
 from tracking.mlflow_models import ModelRefusedError, is_model_name, log_model
-from tracking.mlflow_store import connect, ensure_experiment
+from tracking.mlflow_store import connect
 from vae_core.config import parse_config
 from vae_core.models.families import FAMILIES
 from vae_core.models.reconstructor import Reconstructor
@@ -50,7 +51,7 @@ class Store:
         self.database = folder / "mlflow.db"
         self.uri = f"sqlite:///{self.database}"
         self.client = connect(self.uri)
-        self.experiment = ensure_experiment(self.client, "test", (folder / "artifacts").as_uri(), {})
+        self.experiment = ensure_experiment(self.client, StudyIdentity("test"), folder / "artifacts", {})
 
     def log(self, module, name=None):
         run = self.client.create_run(self.experiment).info.run_id

@@ -15,6 +15,7 @@ from support.study_builder import StudyBuilder
 
 from experiments.asking import stop
 from experiments.failures import OperationError
+from experiments.rebuild import rebuild
 from experiments.study import coordinator_lock, sync_lock
 from experiments.submitting import keep_launcher
 from experiments.sweep_file import LauncherConfig
@@ -31,7 +32,8 @@ AXIS = {"loss.beta": [0.1, 100.0]}
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr("experiments.sync.write_report", lambda _: None)
+    for command in ("sync", "rebuild"):
+        monkeypatch.setattr(f"experiments.{command}.write_report", lambda _: None)
 
 
 @pytest.fixture
@@ -60,10 +62,10 @@ def copied_stores(empty_store, monkeypatch):
     monkeypatch.setattr("tracking.mlflow_store._create_database", copy)
 
 
-def study_of(root, name="beta"):
+def study_of(root, name="beta", study_id=None):
     builder = StudyBuilder(root / name, AXIS)
     provenance = {"packages": {"torch": "2.15.0"}, "commit": "abc", "dirty": False, "command": "vae-sweep run"}
-    write_json(builder.study.provenance_file, provenance)
+    write_json(builder.study.provenance_file, provenance | ({"study_id": study_id} if study_id else {}))
     return builder
 
 
@@ -217,6 +219,36 @@ def test_an_address_in_the_environment_is_where_everything_goes(root, console, t
     sync(root, [], None, console)
     assert parents(tmp_path / "team.db") == [("beta", "FINISHED")]
     assert not (root / "mlflow.db").exists()
+
+
+def test_studies_of_one_name_from_two_roots_stay_apart_in_a_store_that_they_share(console, tmp_path, monkeypatch):
+    """Both sweeps are the same, so that their runs have the same ids; what they measured differs."""
+    monkeypatch.setenv("VAE_SWEEP_MLFLOW_URI", f"sqlite:///{tmp_path}/team.db")
+    elbos = {"mine": -1.0, "yours": -2.0}
+    for root, elbo in elbos.items():
+        builder = study_of(tmp_path / root, study_id=root[0] * 32)
+        for run in builder.cell(loss__beta=0.1):
+            builder.done(run, elbo=elbo)
+    for _ in range(2):
+        for root in elbos:
+            sync(tmp_path / root, [], None, console)
+
+    def shown():
+        client = connect(f"sqlite:///{tmp_path}/team.db")
+        found = {}
+        for experiment in client.search_experiments(filter_string="tags.`vae_sweep.study` = 'beta'"):
+            runs = client.search_runs([experiment.experiment_id], "tags.`vae_sweep.kind` = 'run'")
+            found[experiment.name] = [run.data.metrics["test/elbo"] for run in runs]
+        return found
+
+    assert shown() == {"beta": [-1.0, -1.0], "beta-yyyyyyyy": [-2.0, -2.0]}
+    assert parents(tmp_path / "team.db") == [("beta", "FINISHED")] * 2
+    assert rows_that_stand_twice(tmp_path / "team.db") == []
+
+    rebuild(tmp_path / "yours", "beta", console)
+    assert shown() == {"beta": [-1.0, -1.0], "beta-yyyyyyyy": [-2.0, -2.0]}
+    rebuild(tmp_path / "mine", "beta", console)
+    assert shown() == {"beta": [-1.0, -1.0], "beta-yyyyyyyy": [-2.0, -2.0]}
 
 
 def test_a_root_without_studies_and_a_misspelt_study_are_mistakes(root, console, tmp_path):

@@ -97,11 +97,12 @@ def write_run(tmp_path):
 FRESH_STORE = """
 import sys
 from pathlib import Path
+from tracking.mlflow_experiments import StudyIdentity
 from tracking.mlflow_sink import MlflowSink
 
 assert "mlflow" not in sys.modules
 root = Path(sys.argv[1])
-sink = MlflowSink(f"sqlite:///{root}/mlflow.db", root / "mlartifacts", "beta", "?")
+sink = MlflowSink(f"sqlite:///{root}/mlflow.db", root / "mlartifacts", StudyIdentity("beta"), "?")
 for report in (sink.ensure_parent({"commit": "abc"}), sink.delete_study()):
     assert report.problem is None, report.problem
 """

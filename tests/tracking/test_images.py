@@ -5,6 +5,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from tracking.images import image_name, same_picture, thumbnail, thumbnail_name
+from tracking.mlflow_experiments import StudyIdentity
 from tracking.mlflow_sink import MlflowSink
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -26,7 +27,7 @@ def pictures(store, run):
 
 
 def forward(store, run):
-    sink = MlflowSink(store.uri, store.artifacts, "beta", "?")
+    sink = MlflowSink(store.uri, store.artifacts, StudyIdentity("beta"), "?")
     assert sink.forward(run.directory, run.info, final_status="FINISHED").problem is None
 
 

@@ -10,6 +10,7 @@ import sqlalchemy
 from PIL import Image
 from support.mlflow_server import MISSING_POSTGRES, breaking_proxy, mlflow_server, postgres
 
+from tracking.mlflow_experiments import StudyIdentity
 from tracking.mlflow_sink import MlflowSink
 
 DATA = {
@@ -108,7 +109,7 @@ def new_study():
 def send(url, study, runs, artifact_root=None):
     """Send everything until it is complete, as `vae-sweep sync` does; return the rows sent, and how often refused."""
     now = [0.0]
-    sink = MlflowSink(url, artifact_root, study, "?", clock=lambda: now[0])
+    sink = MlflowSink(url, artifact_root, StudyIdentity(study), "?", clock=lambda: now[0])
     sent, refused = 0, 0
 
     def insist(call):
@@ -203,7 +204,7 @@ def test_postgres_serves_a_sink_without_a_server_in_between(over_postgres, write
 
 
 def test_a_password_in_the_address_is_not_shown(tmp_path):
-    sink = MlflowSink("postgresql://me:geheim@127.0.0.1:9/mlflow", tmp_path, "beta", "?")
+    sink = MlflowSink("postgresql://me:geheim@127.0.0.1:9/mlflow", tmp_path, StudyIdentity("beta"), "?")
     problem = sink.ensure_parent({}).problem
     assert "geheim" not in problem
     assert problem.startswith("MLflow at postgresql://me:***@127.0.0.1:9/mlflow: ")
@@ -211,5 +212,5 @@ def test_a_password_in_the_address_is_not_shown(tmp_path):
 
 def test_a_missing_database_driver_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    sink = MlflowSink("postgresql://me@127.0.0.1:9/mlflow", tmp_path, "beta", "?")
+    sink = MlflowSink("postgresql://me@127.0.0.1:9/mlflow", tmp_path, StudyIdentity("beta"), "?")
     assert "psycopg" in sink.ensure_parent({}).problem

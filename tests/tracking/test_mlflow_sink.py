@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from tracking.mlflow_address import shown_uri, store_identity
+from tracking.mlflow_experiments import StudyIdentity
 from tracking.mlflow_sink import MlflowSink
 
 PROJECT = Path(__file__).parents[2]
 
 
+BETA = StudyIdentity("beta", "b" * 32)
+
+
 def open_sink(store, **fields):
-    return MlflowSink(store.uri, store.artifacts, "beta", "How does beta act on collapse?", **fields)
+    return MlflowSink(store.uri, store.artifacts, BETA, "How does beta act on collapse?", **fields)
 
 
 def forward(sink, run, final_status=None):
@@ -239,7 +243,7 @@ def test_training_goes_on_while_the_store_is_down_and_it_catches_up(store, writt
 
 
 def test_a_server_that_does_not_answer_is_a_warning_within_seconds(tmp_path, written_run):
-    sink = MlflowSink("http://127.0.0.1:9", None, "beta", "?")
+    sink = MlflowSink("http://127.0.0.1:9", None, StudyIdentity("beta"), "?")
     began = time.monotonic()
     problem = sink.ensure_parent({}).problem
     assert time.monotonic() - began < 10
@@ -248,7 +252,7 @@ def test_a_server_that_does_not_answer_is_a_warning_within_seconds(tmp_path, wri
 
 def test_a_database_that_cannot_be_opened_is_a_warning_within_seconds(tmp_path):
     (tmp_path / "mlflow.db").mkdir()
-    sink = MlflowSink(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlartifacts", "beta", "?")
+    sink = MlflowSink(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlartifacts", StudyIdentity("beta"), "?")
     began = time.monotonic()
     assert "unable to open database file" in sink.ensure_parent({}).problem
     assert time.monotonic() - began < 10
@@ -258,7 +262,7 @@ def test_a_locked_store_is_a_warning(store, written_run):
     written_run.open(0)
     written_run.finish(2)
     now = [0.0]
-    sink = MlflowSink(f"{store.uri}?timeout=0.1", store.artifacts, "beta", "?", clock=lambda: now[0])
+    sink = MlflowSink(f"{store.uri}?timeout=0.1", store.artifacts, StudyIdentity("beta"), "?", clock=lambda: now[0])
     locker = sqlite3.connect(store.path, isolation_level=None)
     try:
         locker.execute("BEGIN EXCLUSIVE")
@@ -284,7 +288,7 @@ def test_a_store_deleted_under_a_living_sink_is_made_anew_with_equal_rows(store,
 
 def test_delete_study_leaves_nothing_and_the_rebuilt_study_has_equal_rows(store, write_run):
     runs = [write_run(f"run_{seed}", seed=seed) for seed in range(3)]
-    other = MlflowSink(store.uri, store.artifacts, "other", "?")
+    other = MlflowSink(store.uri, store.artifacts, StudyIdentity("other"), "?")
     assert other.ensure_parent({}).problem is None
     for run in runs:
         run.open(0)
@@ -320,17 +324,44 @@ def test_a_study_deleted_in_the_web_page_comes_back(store, written_run):
     assert set(store.pairs(written_run).values()) == {1}
 
 
+def test_a_namesake_is_neither_written_to_nor_deleted(store, written_run):
+    """Also where its experiment was deleted in the web page: its name stays taken."""
+    from mlflow import MlflowClient
+
+    written_run.open(0)
+    written_run.finish(2)
+    forward(open_sink(store), written_run, "FINISHED")
+    client = MlflowClient(tracking_uri=store.uri)
+    own = client.get_experiment_by_name("beta")
+    client.delete_experiment(own.experiment_id)
+
+    sink = MlflowSink(store.uri, store.artifacts, StudyIdentity("beta", "c" * 32), "?")
+    forward(sink, written_run, "FINISHED")
+    forward(sink, written_run, "FINISHED")
+    assert store.rows("SELECT name, lifecycle_stage FROM experiments ORDER BY experiment_id") == [
+        ("Default", "active"),
+        ("beta", "deleted"),
+        ("beta-cccccccc", "active"),
+    ]
+    assert sink.delete_study().problem is None
+    assert client.get_experiment_by_name("beta-cccccccc") is None
+    assert not (store.artifacts / "beta-cccccccc").exists()
+    assert (store.artifacts / "beta").exists()
+    assert store.rows("SELECT count(*) FROM runs WHERE experiment_id = ?", own.experiment_id) == [(2,)]
+
+
 KILLED_FORWARDS = """
 import json, os, random, signal, sqlite3, sys, time
 from pathlib import Path
 import mlflow, mlflow.store.tracking.sqlalchemy_store  # paid once: the children are forks
+from tracking.mlflow_experiments import StudyIdentity
 from tracking.mlflow_sink import MlflowSink
 from tracking.run_directory import RunDirectory
 
 database, artifacts, *folders = sys.argv[1:]
 
 def forward_all():
-    sink = MlflowSink(f"sqlite:///{database}", Path(artifacts), "beta", "?")
+    sink = MlflowSink(f"sqlite:///{database}", Path(artifacts), StudyIdentity("beta"), "?")
     for folder in folders:
         run = RunDirectory(Path(folder))
         report = sink.forward(run, json.loads(run.info_file.read_text()), final_status="FINISHED")
@@ -372,7 +403,7 @@ print(json.dumps(counts))
     ],
 )
 def test_secrets_of_an_address_are_neither_shown_with_it_nor_with_the_reason(tmp_path, address, shown):
-    problem = MlflowSink(address, tmp_path, "beta", "?").ensure_parent({}).problem
+    problem = MlflowSink(address, tmp_path, StudyIdentity("beta"), "?").ensure_parent({}).problem
     assert problem.startswith(f"MLflow at {shown}: ")
     assert "heim" not in problem
 
@@ -433,7 +464,7 @@ def test_a_store_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError("killed here")
 
     monkeypatch.setattr("mlflow.MlflowClient", die_half_way)
-    sink = MlflowSink(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlartifacts", "beta", "?")
+    sink = MlflowSink(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlartifacts", StudyIdentity("beta"), "?")
     assert "killed here" in sink.ensure_parent({}).problem
     assert list(tmp_path.iterdir()) == []
 
