@@ -12,6 +12,7 @@ from experiments.table import plain
 from experiments.wording import difference_text, p_text
 
 _COLLAPSED = "full"
+_WEAKER = (("ignored", "the decoder ignores z"), ("partial", "a partial collapse"))
 _MOST_NAMED = 20  # cells in one sentence
 
 
@@ -32,7 +33,7 @@ def answers(
 
 
 def _is_about_collapse(results: StudyResults) -> bool:
-    collapsed = [cell.verdicts[_COLLAPSED] / len(cell.done) for cell in results.measured]
+    collapsed = [_share(cell, _COLLAPSED) + _share(cell, "ignored") for cell in results.measured]
     return "collaps" in results.question.lower() or len(set(collapsed)) > 1
 
 
@@ -46,6 +47,7 @@ def _difference(
         return None
     pairs = [(cell, tests.comparison(cell, column.key)) for cell in results.measured]
     tested = [(cell, comparison) for cell, comparison in pairs if comparison and comparison.p is not None]
+    untested = [cell for cell, comparison in pairs if comparison and comparison.p is None]
     if not tested:
         return None
     sign = -1 if column.direction == "lower" else 1
@@ -56,13 +58,18 @@ def _difference(
     direction = "higher" if comparison.difference > 0 else "lower"
     sure = f"{p_text(comparison.p)}, n = {comparison.n}"
     beside, label = f"the baseline ({_at(results, [baseline])})", _label(column)
+    left_out = f"; not tested: {_at(results, untested)}" if untested else ""
+    count = f"{len(tested)} tested" if untested else str(len(tested))
     if better:
-        more = f"; {len(better)} of {len(tested)} cells are better" if len(better) > 1 else ""
-        return f"{_capital(label)} at {place} is {size} {direction} than that of {beside}, {sure}{more}."
+        more = f"; {len(better)} of {count} cells are better" if len(better) > 1 else ""
+        return f"{_capital(label)} at {place} is {size} {direction} than that of {beside}, {sure}{more}{left_out}."
     if holding:
-        worse = f"{len(holding)} of {len(tested)} {'is' if len(holding) == 1 else 'are'} worse"
-        return f"No cell is shown to be better in {label} than {beside}; {worse}, {place} by {size}, {sure}."
-    return f"No difference in {label} to {beside} holds: the largest, at {place}, is {size} {direction}, {sure}."
+        worse = f"{len(holding)} of {count} {'is' if len(holding) == 1 else 'are'} worse"
+        return f"No cell is shown to be better in {label} than {beside}; {worse}, {place} by {size}, {sure}{left_out}."
+    largest = "the largest of those tested" if untested else "the largest"
+    return (
+        f"No difference in {label} to {beside} holds: {largest}, at {place}, is {size} {direction}, {sure}{left_out}."
+    )
 
 
 def _capital(sentence: str) -> str:
@@ -86,24 +93,47 @@ def _trend(results: StudyResults) -> str | None:
 
 
 def _collapse(results: StudyResults) -> str:
-    """Where the posterior collapses fully, on every seed or on some."""
+    """Where the posterior collapses, fully or less, on every finished seed or on some."""
     cells = results.measured
-    shares = [(cell, cell.verdicts[_COLLAPSED] / len(cell.done)) for cell in cells]
+    shares = [(cell, _share(cell, _COLLAPSED)) for cell in cells]
     every = [cell for cell, share in shares if share == 1]
     never = [cell for cell, share in shares if share == 0]
     some = [cell for cell, share in shares if 0 < share < 1]
-    if len(never) == len(cells):
-        return f"No seed collapses fully {_span(results, cells)}."
-    if len(every) == len(cells):
-        return f"Every seed collapses fully {_span(results, cells)}."
     parts = []
-    if every:
-        parts.append(f"every seed collapses at {_at(results, every)}")
-    if some:
-        parts.append(f"only some seeds collapse at {_at(results, some)}")
-    if never:
-        parts.append(_intact(results, [*every, *some], never))
-    return f"{_capital('; '.join(parts))}."
+    if len(never) == len(cells):
+        parts.append(f"no {_seed(never)} collapses fully {_span(results, cells)}")
+    elif len(every) == len(cells):
+        parts.append(f"every {_seed(every)} collapses fully {_span(results, cells)}")
+    else:
+        if every:
+            parts.append(f"every {_seed(every)} collapses at {_at(results, every)}")
+        if some:
+            parts.append(f"only some seeds collapse at {_at(results, some)}")
+        if never:
+            parts.append(_intact(results, [*every, *some], never))
+    return f"{_capital('; '.join([*parts, *_less_than_full(results)]))}."
+
+
+def _share(cell: CellResult, verdict: str) -> float:
+    return cell.verdicts[verdict] / len(cell.done)
+
+
+def _seed(cells: Sequence[CellResult]) -> str:
+    """Return `seed`, or `finished seed` where not all of them have finished."""
+    return "seed" if all(len(cell.done) == len(cell.runs) for cell in cells) else "finished seed"
+
+
+def _less_than_full(results: StudyResults) -> list[str]:
+    """Return where the posterior collapses in a weaker way."""
+    found = []
+    for verdict, words in _WEAKER:
+        every = [cell for cell in results.measured if _share(cell, verdict) == 1]
+        some = [cell for cell in results.measured if 0 < _share(cell, verdict) < 1]
+        places = [f"at {_at(results, every)}"] if every else []
+        places += [f"on some seeds at {_at(results, some)}"] if some else []
+        if places:
+            found.append(f"{words} {' and '.join(places)}")
+    return found
 
 
 def _intact(results: StudyResults, collapsed: list[CellResult], never: list[CellResult]) -> str:
@@ -135,10 +165,17 @@ def _best(results: StudyResults, columns: Sequence[Column]) -> str | None:
     choose: Callable[..., CellResult] = max if column.direction == "higher" else min
     key = column.key
     best = choose(cells, key=lambda cell: _mean(cell, key).mean)
-    others = [cell for cell in cells if cell is not best and _overlap(_mean(cell, key), _mean(best, key))]
-    doubt = f"; its 95% interval meets those of {len(others)} of {len(cells) - 1} other cells" if others else ""
+    top = _mean(best, key)
+    equal = [cell for cell in cells if _mean(cell, key).mean == top.mean]
+    if len(equal) == len(cells):
+        return f"The mean {_label(column)} is the same in all {len(cells)} cells, {top.mean:.4g}."
     word = "highest" if choose is max else "lowest"
-    return f"The {word} mean {_label(column)}, {_mean(best, key).mean:.4g}, is at {_at(results, [best])}{doubt}."
+    found = f"The {word} mean {_label(column)}, {top.mean:.4g}, is at {_at(results, equal)}"
+    if len(equal) > 1 or top.half_width is None:
+        return f"{found}{'' if len(equal) > 1 else ' (one seed, no interval)'}."
+    others = [cell for cell in cells if cell is not best and _overlap(_mean(cell, key), top)]
+    doubt = f"; its 95% interval meets those of {len(others)} of {len(cells) - 1} other cells" if others else ""
+    return f"{found}{doubt}."
 
 
 def _judged_by(results: StudyResults, columns: Sequence[Column]) -> Column | None:

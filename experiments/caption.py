@@ -1,13 +1,13 @@
 """What a reader must know to read the table: units, seeds, selection, what is missing and why."""
 
-import math
 from collections.abc import Sequence
 
 from experiments.columns import LPIPS, MUTUAL_INFORMATION, PARAMETERS, Column, has_roughness, run_value
-from experiments.comparability import comparable
+from experiments.comparability import comparable, is_saturated, most_information
 from experiments.references import References, latent_dims
 from experiments.results import CellResult, StudyResults
 from experiments.run_result import RunResult
+from experiments.table import counts_components
 
 _MOST_NAMED = 12  # unfinished runs; the file of runs names them all
 
@@ -21,7 +21,7 @@ def caption(results: StudyResults, references: References, columns: Sequence[Col
         _verdicts(),
         _information(results, columns),
         _parameters(results, columns),
-        _reference_words(references),
+        _reference_words(results, references),
         _lpips(results),
         _partly_measured(results, columns),
         _comparability(results),
@@ -43,12 +43,12 @@ def _information(results: StudyResults, columns: Sequence[Column]) -> str:
     if not any(column.key == MUTUAL_INFORMATION for column in columns):
         return ""
     words = "MI: mutual information of images and sampled codes over the test images, in nats, at most ln N"
-    count = results.data.get("splits", {}).get("test", {}).get("images")
-    if count is None or not results.one_data_set:
+    most = most_information(results)
+    if most is None:
         return f"{words}."
-    most = math.log(count)
-    full = [cell.cell for cell in results.measured if any(mi > most - 1 for mi in cell.values(MUTUAL_INFORMATION))]
-    saturated = f"; saturated (above ln N - 1, so it may be larger) at {', '.join(full)}" if full else ""
+    full = [cell.cell for cell in results.measured if is_saturated(results, cell)]
+    why = "saturated (above ln N - 1, so it may be larger) and not compared"
+    saturated = f"; {why} at {', '.join(full)}" if full else ""
     return f"{words} = {most:.2f}{saturated}."
 
 
@@ -122,12 +122,14 @@ def _verdicts() -> str:
     )
 
 
-def _reference_words(references: References) -> str:
+def _reference_words(results: StudyResults, references: References) -> str:
     if not references.rows:
         return ""
+    without = not all(counts_components(results, cell) for cell in results.cells)
+    but = "; none beside ae, vq and spatial latents, whose codes are of another size than PCA's" if without else ""
     return (
         "References are fitted on train: the mean image (as a VAE that ignores its input, KL 0), and PCA. "
-        "PCA(AU) MSE: PCA with as many components as the cell's runs have active units."
+        f"PCA(AU) MSE: PCA with as many components as the cell's runs have active units{but}."
     )
 
 

@@ -112,8 +112,8 @@ def best_cells(values: Mapping[str, Mapping[int, float]], higher_is_better: bool
     A subset selection as in Hsu 1984 (Annals of Statistics 12, 1136-1144), but at Tukey's level for all pairs (standard
     errors and degrees of freedom of each pair: Games & Howell 1976) instead of Dunnett's: then not only is the truly
     best cell among the marked ones with probability 0.95, also a column whose cells are all equal has no mark with
-    probability 0.95. Empty where no difference holds. A cell of one or two seeds beside cells of more is never marked:
-    it cannot be told from any.
+    probability 0.95. Empty where no difference holds. A cell of one or two seeds beside cells of more is never marked,
+    since it cannot be told from any; where its mean is the best of all, nothing is: a mark would point away from it.
     """
     column = Column.of(values)
     first, second = np.triu_indices(len(column.cells), 1)
@@ -123,6 +123,10 @@ def best_cells(values: Mapping[str, Mapping[int, float]], higher_is_better: bool
     beaten = _beaten(tests, first, second, len(column.cells), higher_is_better)
     seeds = column.present.sum(axis=1)
     enough = seeds >= min(LEAST_SEEDS, int(seeds.max()))
+    totals = np.nansum(column.values, axis=1) * (1 if higher_is_better else -1)
+    means = np.divide(totals, seeds, out=np.full(len(seeds), -np.inf), where=seeds > 0)
+    if not enough[int(np.argmax(means))]:
+        return set()
     return {cell for k, cell in enumerate(column.cells) if beaten and k not in beaten and enough[k]}
 
 

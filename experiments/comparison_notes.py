@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from experiments.comparison import Comparison
 
 _BLOCKS = "randomised blocks (cell + seed), Dunnett against the baseline, each variance at least the pooled one"
+_OWN = "paired t on common seeds, corrected as Dunnett's test does it for comparisons that share nothing"
 _PAIRED = "paired t on common seeds"
 
 
@@ -21,7 +22,7 @@ def method(tests: PairTests) -> str:
     if not np.any(tests.tested):
         return "not tested"
     if np.any(tests.tested & tests.blocked):
-        return _BLOCKS
+        return _BLOCKS if np.any(tests.tested & tests.blocked & tests.alike) else _OWN
     return _PAIRED if np.sum(tests.seeds >= 2) == 1 else f"{_PAIRED}, Bonferroni"
 
 
@@ -104,6 +105,7 @@ def _hidden(column: Column, baseline: str, by_cell: Mapping[str, "Comparison"]) 
     from scipy.special import stdtr
 
     tested = [cell for cell, found in by_cell.items() if found.p is not None]
+    family = sum(found.n >= 2 for found in by_cell.values())
     found = []
     for cell in tested:
         first, second = column.cells.index(baseline), column.cells.index(cell)
@@ -112,12 +114,12 @@ def _hidden(column: Column, baseline: str, by_cell: Mapping[str, "Comparison"]) 
         if by_cell[cell].holds or n < LEAST_SEEDS or spread <= max(column.no_spread[[first, second]]):
             continue
         t = abs(float(np.mean(differences))) / spread * n**0.5
-        p = min(1.0, 2 * float(stdtr(n - 1, -t)) * len(tested))
+        p = min(1.0, 2 * float(stdtr(n - 1, -t)) * family)
         if p <= ALPHA:
             found.append(f"{cell} (p = {p:.2g})")
     if not found:
         return []
-    hides = "the large spread of other cells hides differences that paired t tests alone would show, with Bonferroni's"
+    hides = "the pooled spread hides differences that paired t tests alone would show, with Bonferroni's"
     both = "whoever counts these too errs in up to one of ten columns, not of twenty"
     return [f"{hides} correction: {', '.join(found)}; {both}"]
 

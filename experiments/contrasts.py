@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from experiments.baselines import cell_names
-from experiments.columns import Column, Direction, run_value
-from experiments.comparability import is_comparable
+from experiments.columns import MUTUAL_INFORMATION, Column, Direction, run_value
+from experiments.comparability import is_comparable, is_saturated
 from experiments.results import CellResult, StudyResults
 
 if TYPE_CHECKING:
@@ -73,9 +73,11 @@ def _beaten(family: "Family", baseline: str, direction: Direction) -> set[str]:
 
 
 def _by_seed(results: StudyResults, names: Mapping[int, str], key: str) -> dict[str, dict[int, float]]:
-    """Return name of a cell -> seed -> value; without the cells that nothing was measured of."""
+    """Return name of a cell -> seed -> value; without the cells of which nothing can be compared."""
     found = {}
     for cell in results.measured:
+        if key == MUTUAL_INFORMATION and is_saturated(results, cell):
+            continue  # a difference of what can be measured, not of what there is
         values = {run.seed: value for run in cell.done if (value := run_value(run, key)) is not None}
         if values:
             found[names[cell.trial]] = values

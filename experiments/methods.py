@@ -22,7 +22,8 @@ def methods(
     if tests.families and baseline is not None:
         lines.append(
             f"Differences are to the baseline, {tests.names[baseline.trial]}, over common seeds; those with * hold at "
-            "0.05, corrected for all cells of their column."
+            "0.05, corrected for all cells of their column; d is the difference in standard deviations of one run over "
+            "seeds (with Hedges' correction)."
         )
         lacking = [column.title for column in _compared(results, columns) if not _has(baseline, column)]
         if lacking:
@@ -35,19 +36,29 @@ def methods(
             said.setdefault(sentence, []).append(titles[key])
     for sentence, shown in said.items():
         of_all = len(shown) == len(tests.families)
-        words = f"{sentence[0].upper()}{sentence[1:]}" if of_all else f"{', '.join(shown)}: {sentence}"
+        is_name = any(sentence.startswith(name) for name in tests.names.values())
+        capital = sentence if is_name else f"{sentence[0].upper()}{sentence[1:]}"
+        words = capital if of_all else f"{', '.join(shown)}: {sentence}"
         lines.append(words if words.endswith(".") else f"{words}.")
     if any(tests.best.values()):
         lines.append(
-            "Bold: cells that no other cell of the column is shown to beat (0.05, all pairs), where they are at most "
-            "half of the cells."
+            "Bold: cells that no other cell of the column is shown to beat (0.05, among all pairs and against the "
+            f"baseline), where they are at most half of the cells{_unmarked(results)}."
         )
     return lines
 
 
+def _unmarked(results: StudyResults) -> str:
+    """Return that some cells have too few seeds to be marked, where they do beside cells of more."""
+    from experiments.pair_tests import LEAST_SEEDS
+
+    seeds = [len(cell.done) for cell in results.measured]
+    return "; cells of one or two seeds are not marked" if min(seeds) < LEAST_SEEDS <= max(seeds) else ""
+
+
 def costs(results: StudyResults) -> list[str]:
     """Return what all runs took together, unfinished ones included."""
-    runs = list({run.run: run for run in results.runs}.values())
+    runs = [run for run in {run.run: run for run in results.runs}.values() if run.seconds]
     seconds = math.fsum(run.seconds for run in runs)
     if not seconds:
         return []

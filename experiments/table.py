@@ -50,6 +50,17 @@ def cell_values(cell: CellResult, key: str, results: StudyResults, references: R
     return [value for run in cell.done if (value := run_value(run, key)) is not None]
 
 
+def counts_components(results: StudyResults, cell: CellResult) -> bool:
+    """Return whether PCA with as many components as the cell has active units has a code of the same size.
+
+    Not beside units of ae and vq, whose codes have an arbitrary scale, nor beside those of a spatial bottleneck, which
+    have a number per position.
+    """
+    model = results.config.get("model", {})
+    family, bottleneck = (cell.params.get(f"model.{name}", model.get(name)) for name in ("family", "bottleneck"))
+    return family not in ("ae", "vq") and bottleneck != "spatial"
+
+
 def seeds_of(done: int, planned: int) -> str:
     """Return the number of runs that count, of how many where some are missing."""
     return str(done) if done == planned else f"{done}/{planned}"
@@ -86,7 +97,12 @@ def entry(
 
 
 def _pca_mse(cell: CellResult, results: StudyResults, references: References) -> list[float]:
-    """Return for each run PCA's MSE with as many components as the run has active units, on the same data."""
+    """Return for each run PCA's MSE with as many components as the run has active units, on the same data.
+
+    None for families and bottlenecks whose active units are no number of components.
+    """
+    if not counts_components(results, cell):
+        return []
     return [
         mse
         for run in cell.done

@@ -17,6 +17,8 @@ def p_text(p: float | None) -> str:
         return "no p"
     if p < _SMALLEST_P:
         return f"p < {_SMALLEST_P}"
+    if 0.045 <= p < 0.055:  # two digits would not tell the side of 0.05
+        return f"p = {p:.4f}"
     return f"p = {p:.2g}" if p >= 0.01 else f"p = {p:.1g}"
 
 

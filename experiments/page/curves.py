@@ -49,7 +49,9 @@ def learning_curves(curves: Sequence[Curves], prefix: str, *, same_elbo: bool, n
         return LeftOut(title, "no cell has finished two epochs on every seed")
     lead = "Line: mean over seeds; band: from the lowest to the highest seed; dotted: a run that did not finish." + note
     legend = tuple(curve.series.legend for curve in curves)
-    numbers = Numbers(("cell", "metric", "first epoch", "last epoch", "lowest to highest seed at the end"), tuple(rows))
+    numbers = Numbers(
+        ("cell", "metric", "first epoch", "last epoch of all seeds", "lowest to highest seed there"), tuple(rows)
+    )
     return FigureGroup("curves", title, lead, tuple(panels), legend, numbers)
 
 

@@ -61,7 +61,11 @@ def rate_distortion(ablation: Ablation, prefix: str, *, same_elbo: bool) -> Figu
     lead = (
         f"Test split, nats per image. Large marks: means over seeds{'; small: seeds' if seeds else ''}. "
         "Thin diagonals: equal ELBO = −(R + D), higher towards the lower left. "
-        f"On the stepped line nothing is gained in one without losing in the other: {_names(front, points)}."
+        + (
+            f"On the stepped line nothing is gained in one without losing in the other: {_names(front, points)}."
+            if len(front) > 1
+            else f"The mean of {_names(front, points)} is the lowest in both."
+        )
     )
     legend = tuple(series.marked_legend for series in shown_series(ablation)) if len(points) <= MOST_SERIES else ()
     return FigureGroup("plane", title, lead, (Panel("Rate and distortion", svg),), legend, _numbers(points))

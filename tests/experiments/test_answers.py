@@ -104,7 +104,10 @@ def collapses(tmp_path, path, verdicts, **options):
         (
             "loss.beta",
             {1: "none none", 2: "full full", 3: "none partial"},
-            "Every seed collapses at loss.beta = 2; no seed does at loss.beta = 1, 3.",
+            (
+                "Every seed collapses at loss.beta = 2; no seed does at loss.beta = 1, 3; "
+                "a partial collapse on some seeds at loss.beta = 3."
+            ),
         ),
         ("loss.beta", {1: "none none", 3: "none none"}, "No seed collapses fully at any loss.beta from 1 to 3."),
         ("loss.beta", {1: "full full", 3: "full full"}, "Every seed collapses fully at any loss.beta from 1 to 3."),
@@ -224,8 +227,80 @@ def two_axes(path, collapsed):
 def test_what_cells_of_two_axes_have_in_common_is_said_and_there_is_no_rank_correlation(tmp_path, collapsed, sentence):
     found = two_axes(tmp_path / "study", collapsed)
     assert sentence in found
-    assert "The highest mean test ELBO, -3, is at loss.beta=1.0 model.latent_dim=2." in found
+    assert "The highest mean test ELBO, -3, is at loss.beta=1.0 model.latent_dim=2 (one seed, no interval)." in found
     assert not any("Spearman" in one for one in found)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "sentence"),
+    [
+        (
+            {1: "none none", 2: "ignored ignored", 3: "partial none"},
+            (
+                "No seed collapses fully at any loss.beta from 1 to 3; the decoder ignores z at loss.beta = 2; "
+                "a partial collapse on some seeds at loss.beta = 3."
+            ),
+        ),
+        (
+            {1: "partial partial", 2: "ignored none", 3: "full full"},
+            (
+                "Every seed collapses at loss.beta = 3; the largest value without a full collapse is 2; the decoder "
+                "ignores z on some seeds at loss.beta = 2; a partial collapse at loss.beta = 1."
+            ),
+        ),
+    ],
+)
+def test_weaker_collapses_are_named_beside_the_full_one(tmp_path, verdicts, sentence):
+    assert collapses(tmp_path, "loss.beta", verdicts) == sentence
+
+
+def test_seeds_that_have_not_finished_are_not_spoken_for(tmp_path):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1, 3]}, seeds=(0, 1))
+    builder.done(builder.cell(loss__beta=1)[0])
+    for run in builder.cell(loss__beta=3):
+        builder.done(run, verdict="full")
+
+    assert answers(collect(builder.study))[0] == (
+        "Every seed collapses at loss.beta = 3; the largest value without a full collapse is 1."
+    )
+    builder.cell(loss__beta=5)
+    builder.done(builder.study.run_ids()[-1], verdict="full")
+    assert answers(collect(builder.study))[0].startswith("Every finished seed collapses at loss.beta = 3, 5; ")
+
+
+def three_betas(tmp_path, third, seeds):
+    """Return the sentences about betas of 1, 2 and 3 whose ELBOs differ; the last has only some of five seeds."""
+    builder = StudyBuilder(
+        tmp_path / "study", {"loss.beta": [1.0, 2.0, 3.0, 4.0]}, seeds=range(5), baseline={"loss.beta": 1.0}
+    )
+    for beta, gain in ((1.0, 0.0), (2.0, 0.1), (4.0, 0.05), (3.0, third)):
+        for seed, run in enumerate(builder.cell(loss__beta=beta)[: seeds if beta == 3 else 5]):
+            builder.done(run, elbo=-15 + gain + seed + 0.3 * ((seed * beta) % 3))
+    return answers(collect(builder.study))
+
+
+def test_cells_that_were_not_tested_are_named_beside_those_that_were(tmp_path):
+    found = three_betas(tmp_path, 10.0, 2)
+    [sentence] = [one for one in found if "baseline" in one]
+    assert "holds: the largest of those tested, at loss.beta = " in sentence
+    assert sentence.endswith("; not tested: loss.beta = 3.")
+    assert any(one.startswith("The highest mean test ELBO") and "loss.beta = 3" in one for one in found)
+
+
+@pytest.mark.parametrize(
+    ("elbos", "words"),
+    [
+        ({1: [-3, -3], 2: [-3, -3]}, "The mean test ELBO is the same in all 2 cells, -3."),
+        ({1: [-3, -1], 2: [-2, -2], 3: [-9, -9]}, "The highest mean test ELBO, -2, is at loss.beta = 1, 2."),
+        ({1: [-3], 2: [-2]}, "The highest mean test ELBO, -2, is at loss.beta = 2 (one seed, no interval)."),
+    ],
+)
+def test_ties_and_single_seeds_are_said(tmp_path, elbos, words):
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": list(elbos)})
+    for beta, values in elbos.items():
+        for run, elbo in zip(builder.cell(loss__beta=beta), values, strict=False):
+            builder.done(run, elbo=elbo)
+    assert words in answers(collect(builder.study))
 
 
 def test_the_best_cell_is_that_of_the_sweeps_objective(tmp_path):

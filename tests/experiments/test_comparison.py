@@ -173,6 +173,35 @@ def test_a_wild_cell_is_compared_by_its_own_differences_and_hides_nothing():
     assert wild.effect == pytest.approx(wild.difference / sd * (1 - 3 / (4 * 5 - 1)), rel=2e-3)
 
 
+def test_the_method_says_what_was_done_where_the_baseline_itself_scatters():
+    table = noise(5, 6)
+    table[0] *= 60
+    family = compared(table)
+    assert family.method.startswith("paired t on common seeds, corrected as Dunnett's test does it")
+    assert compared(noise(5, 6)).method.startswith("randomised blocks")
+    for k in range(1, 5):
+        t = stats.ttest_rel(table[k], table[0]).statistic
+        assert family.by_cell[f"c{k}"].p == pytest.approx(float(dunnett_p(t, 4, 5, 0.0)), abs=1e-4)
+
+
+def test_differences_called_hidden_are_corrected_for_all_that_were_chosen_alike():
+    """With a cell of two seeds in the family, what two comparisons would have shown is not enough."""
+    values = {
+        "base": {0: 0.0, 1: 0.0, 2: 0.0, 3: 0.0},
+        "near": {0: 1.0, 1: 0.6, 2: 1.3, 3: 0.5},
+        "wide": {0: 2.0, 1: -2.5, 2: 2.3, 3: -2.0},
+    }
+    p = stats.ttest_1samp(list(values["near"].values()), 0).pvalue
+    assert 2 * p < 0.05 < 3 * p
+
+    def hidden(cells):
+        return [note for note in compare_cells(cells, "base").notes if "hides differences" in note]
+
+    [note] = hidden(values)
+    assert f"near (p = {2 * p:.2g})" in note
+    assert hidden(values | {"few": {0: 5.0, 1: 5.1}}) == []
+
+
 def test_a_cell_that_runs_away_hides_nothing():
     table = noise(5, 5) * 0.02 + np.array([[5], [4], [3], [2], [0]])
     table[4] = [1e11, 3e12, 1e9, 1e13, 2e11]
@@ -216,10 +245,12 @@ def test_nothing_is_best_where_nothing_holds():
     assert best_cells(column(noise(6, 5)), higher_is_better=True) == set()
 
 
-def test_a_cell_of_one_seed_is_not_marked():
-    table = noise(4, 5) * 0.2 + np.array([[0], [3], [0], [9]])
+def test_a_cell_of_one_seed_is_not_marked_and_where_it_may_be_the_best_nothing_is():
+    table = noise(4, 5) * 0.2 + np.array([[0], [3], [0], [2]])
     table[3, 1:] = np.nan
     assert best_cells(column(table), higher_is_better=True) == {"c1"}
+    table[3] += 7
+    assert best_cells(column(table), higher_is_better=True) == set()
 
 
 def test_of_eighty_cells_the_far_ones_hold():

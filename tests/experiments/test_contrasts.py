@@ -13,6 +13,7 @@ from experiments.comparison import best_cells
 from experiments.references import References
 from experiments.report import Report
 from experiments.results import collect
+from tracking.files import write_json
 from vae_core.errors import UserError
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -41,6 +42,39 @@ def betas(tmp_path, means, *, baseline=1.0, **options):
 def entry(table, beta, key="test/ssim"):
     (row,) = [row for row in table.cells if row.cell.params["loss.beta"] == beta]
     return row.entries[key]
+
+
+def test_mutual_information_at_its_limit_is_not_compared(tmp_path):
+    """ln 90 = 4.5: above 3.5 nats it may be larger than what is measured."""
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1.0, 2.0, 3.0]}, baseline={"loss.beta": 2.0})
+    write_json(builder.study.path / "data.json", {"fingerprint": FINGERPRINT, "splits": {"test": {"images": 90}}})
+    for beta, information in ((1.0, 4.0), (2.0, 3.0), (3.0, 1.0)):
+        for seed, run in enumerate(builder.cell(loss__beta=beta)):
+            builder.done(run, mutual_information=information + 0.01 * seed * beta)
+
+    compared = {beta: entry(table_of(builder), beta, "test/mutual_information").comparison for beta in (1.0, 3.0)}
+    assert compared[1.0] is None
+    assert compared[3.0].holds
+    assert any("it may be larger) and not compared at loss.beta=1.0." in line for line in table_of(builder).caption)
+    of_saturated = table_of(builder, baseline="loss.beta=1.0")
+    assert entry(of_saturated, 3.0, "test/mutual_information").comparison is None
+    assert entry(of_saturated, 3.0, "test/elbo") is not None
+
+
+def test_runs_that_took_no_time_cost_nothing_and_names_keep_their_spelling(tmp_path):
+    builder = betas(tmp_path, {1.0: 0.5, 2.0: 0.5, 3.0: 0.5})
+    builder.cell(loss__beta=4.0)
+    found = table_of(builder)
+    assert found.costs == ("Cost: 45 s of training in 15 runs. Time is that of finished epochs.",)
+
+    wild = StudyBuilder(
+        tmp_path / "wild", {"loss.beta": [1.0, 2.0, 3.0, 4.0]}, seeds=SEEDS, baseline={"loss.beta": 1.0}
+    )
+    for beta in (1.0, 2.0, 3.0, 4.0):
+        for seed, run in enumerate(wild.cell(loss__beta=beta)):
+            noise = (50 if beta == 4.0 else 1) * OWN[(seed + int(beta)) % len(OWN)]
+            wild.done(run, **dict.fromkeys(("elbo", "reconstruction", "kl", "ssim", "mse", "active_units"), 5 + noise))
+    assert any(line.startswith("loss.beta=4.0 scatters over seeds far more") for line in table_of(wild).methods)
 
 
 def csv_rows(table):

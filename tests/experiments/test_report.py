@@ -59,6 +59,15 @@ def test_roughness_is_a_column_where_the_size_of_the_batches_is_swept(tmp_path):
     assert "roughness" not in betas.to_markdown()
 
 
+def test_the_roughness_of_different_objectives_is_not_ranked(tmp_path):
+    both = StudyBuilder(tmp_path / "both", {"train.effective_batch": [8, 16], "loss.beta": [1.0, 2.0]})
+    for size in (8, 16):
+        for beta in (1.0, 2.0):
+            for run in both.cell(train__effective_batch=size, loss__beta=beta):
+                both.done(run, **{"train/roughness": size * beta})
+    assert "roughness (not comparable)" in markdown_rows(report_of(both))[0]
+
+
 def test_every_cell_and_reference_is_a_row_of_means_and_intervals(tmp_path):
     rows = markdown_rows(report_of(beta_study(tmp_path / "beta")))
 
@@ -90,6 +99,20 @@ def test_pca_has_as_many_components_as_each_runs_active_units(tmp_path):
     assert float(rows[0]["pca_au/mse mean"]) == pytest.approx((0.005 + 0.02) / 2)
     assert float(rows[1]["pca_au/mse mean"]) == pytest.approx((0.04 + 0.03) / 2)
     assert rows[2]["pca_au/mse mean"] == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "values"), [("model.family", ["vae", "ae", "vq"]), ("model.bottleneck", ["vector", "spatial"])]
+)
+def test_pca_does_not_stand_beside_codes_of_another_size(tmp_path, path, values):
+    builder = StudyBuilder(tmp_path / "study", {path: values})
+    for value in values:
+        for run in builder.cell(**{path.replace(".", "__"): value}):
+            builder.done(run)
+    report = report_of(builder)
+    assert [row["PCA(AU) MSE"] for row in markdown_rows(report)[: len(values)]] == ["0.01000", "–", "–"][: len(values)]
+    assert "as the cell's runs have active units; none beside ae, vq and spatial latents" in report.to_markdown()
+    assert "none beside" not in report_of(beta_study(tmp_path / "beta")).to_markdown()
 
 
 def test_pca_of_the_base_data_does_not_stand_beside_cells_of_other_data(tmp_path):
@@ -132,7 +155,7 @@ def test_errors_too_small_for_the_decimals_of_their_column_are_no_zeros_in_any_f
     assert [row["MSE ↓"] for row in markdown_rows(report)[:2]] == ["**2.005e-08 ± 7.0e-10**", "4.006e-08 ± 7.6e-10 *"]
     differences = report.to_markdown().partition("difference to the baseline")[2]
     assert "+2.000e-08 [+" in differences
-    assert "2.005e-08" in report.to_latex()
+    assert r"2.005\times 10^{-8}" in report.to_latex()
     assert "<b>+2.000e−08</b>" in report.to_html()
 
 
@@ -262,7 +285,7 @@ def test_elbos_that_mean_different_things_are_not_ranked_and_the_table_says_what
     assert "ELBO (not comparable)" in markdown_rows(report)[0]
     assert "some are a bound; some are no bound but -reconstruction" in report.to_markdown()
     assert "highest mean test ELBO" not in report.to_markdown()
-    assert "highest mean test SSIM" in report.to_markdown()
+    assert "The mean test SSIM is the same in all 2 cells, 0.5." in report.to_markdown()
 
 
 def test_elbos_of_different_likelihoods_are_called_not_comparable_and_not_ranked(tmp_path):

@@ -15,7 +15,15 @@ def compared(difference, low=None, high=None, p=0.01):
 
 @pytest.mark.parametrize(
     ("p", "text"),
-    [(None, "no p"), (0.00012, "p < 0.001"), (0.0023, "p = 0.002"), (0.0451, "p = 0.045"), (1.0, "p = 1")],
+    [
+        (None, "no p"),
+        (0.00012, "p < 0.001"),
+        (0.0023, "p = 0.002"),
+        (0.0451, "p = 0.0451"),
+        (0.0503, "p = 0.0503"),
+        (0.061, "p = 0.061"),
+        (1.0, "p = 1"),
+    ],
 )
 def test_p_values(p, text):
     assert p_text(p) == text
