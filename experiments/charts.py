@@ -1,6 +1,8 @@
 """Charts of a study: KL, active units and error over its only numeric axis, or as bars over its cells."""
 
+import io
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from experiments.table import plain
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure, SubFigure
 
 # Okabe and Ito's palette, which the colour-blind can tell apart
 _BLUE, _VERMILLION, GREY = "#0072B2", "#D55E00", "#595959"
@@ -31,6 +33,15 @@ _LOG_SPAN = 50  # largest over smallest value from which an axis is logarithmic
 _LEGEND_ROW = 15  # points
 _MOST_NAMED = 24  # bars
 _NAME_WIDTH = 26  # characters
+
+
+def png_of(figure: "Figure") -> bytes:
+    """Return the picture; equal figures give equal files. Letters that matplotlib's font lacks are boxes."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing", UserWarning)
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def draw_charts(figure: "SubFigure", results: StudyResults, labels: Sequence[str], found: References) -> None:

@@ -31,13 +31,14 @@ def compare(root: Path, names: list[str], output: Path | None, console: Console)
         UserError: a name is unknown or ambiguous, or the folder cannot be written.
     """
     runs = compared_runs(root, names)
+    folder = output or root / "compare" / _folder_name(runs)
+    _make(folder)
     alarms, grids = warnings(runs), tables(runs)
     for alarm in alarms:
         console.print(Panel(Text(alarm, style="bold red"), border_style="red"))
     for grid in grids:
         console.print(grid.to_console())
     picture, note = draw_side_by_side(runs)
-    folder = output or root / "compare" / _folder_name(runs)
     _write(folder, _markdown(runs, alarms, grids, picture is not None, note), picture)
     files = [folder / "comparison.md", *([folder / "reconstructions.png"] if picture else [])]
     lines = [] if picture else [note]
@@ -62,9 +63,15 @@ def _markdown(runs: list[ComparedRun], alarms: list[str], grids: list[Grid], has
     return "\n\n".join(parts) + "\n"
 
 
-def _write(folder: Path, text: str, picture: bytes | None) -> None:
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"-o {folder}: cannot be made ({error.strerror})") from error
+
+
+def _write(folder: Path, text: str, picture: bytes | None) -> None:
+    try:
         write_atomic(folder / "comparison.md", text)
         if picture is not None:
             write_atomic(folder / "reconstructions.png", picture)

@@ -3,14 +3,13 @@
 Letters: C channels, h x w px of an image.
 """
 
-import io
 import pickle
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from experiments.charts import GREY
+from experiments.charts import GREY, png_of
 from experiments.columns import MSE, SSIM
 from experiments.compare_runs import ComparedRun
 from experiments.overview import tiled
@@ -34,7 +33,7 @@ _TALLEST_ROW = 2.5  # inches
 def draw_side_by_side(runs: list[ComparedRun]) -> tuple[bytes | None, str]:
     """Return a PNG with the targets and a row per run, and a sentence on it; without a PNG it says why."""
     rows, note = picture_rows(runs)
-    return (_png(_figure(rows, note)) if rows else None), note
+    return (png_of(_figure(rows, note)) if rows else None), note
 
 
 def picture_rows(runs: list[ComparedRun]) -> tuple[list[PictureRow], str]:
@@ -93,9 +92,3 @@ def _figure(rows: list[PictureRow], note: str) -> "Figure":
             axes.set_anchor("W")
     figure.supxlabel(note, fontsize=8, color=GREY, parse_math=False)
     return figure
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})  # equal numbers give equal files
-    return buffer.getvalue()

@@ -1,5 +1,6 @@
 """What kind of file system a path lies on, as the Linux kernel says it."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ _NETWORK = {
     *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph-fuse", "fuse.juicefs"),
 }
 _LOCKS_OF_ONE_MACHINE = {"nolock", "localflock", "local_lock=flock", "local_lock=all"}
+
+
+def is_read_only(path: Path) -> bool:
+    """Return whether a path lies on a file system that is mounted for reading only."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 @dataclass(frozen=True)

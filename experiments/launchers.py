@@ -3,13 +3,13 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Protocol
 
 from experiments.failures import OperationError
 from experiments.leases import JobState
+from experiments.own_modules import module_command, own_path
 from experiments.worker import Worker, presence_file
 from tracking.files import read_json
 from tracking.heartbeat import process_is_alive
@@ -132,8 +132,8 @@ class LocalLauncher:
         self._started += 1
         name = f"local-{os.getpid()}-{self._started}"
         threads = str(self._threads)
-        environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-        command = [sys.executable, "-m", "experiments.worker", str(self._study.path), "--name", name]
+        environment = os.environ | own_path() | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        command = [*module_command("experiments.worker"), str(self._study.path), "--name", name]
         command += ["--idle-timeout-s", str(self._idle_timeout_s)]
         with (self._study.workers / f"{name}.log").open("ab") as log:
             self._children[name] = subprocess.Popen(

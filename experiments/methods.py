@@ -87,6 +87,8 @@ def _no_baseline(results: StudyResults, columns: Sequence[Column], baseline: Cel
         if not baseline.done:
             return f"No comparisons yet: the baseline, {baseline.cell}, has no finished run."
         compared = _compared(results, columns)
+        if not any(column.is_tested for column in columns):
+            return "No comparisons with the baseline: costs and references are not tested."
         if not compared:
             return "No comparisons with the baseline: no column's numbers are comparable between cells."
         known = [column.title for column in compared if _has(baseline, column)]

@@ -9,12 +9,15 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from tempfile import TemporaryFile
-from typing import IO, ParamSpec, TypeVar
+from typing import IO, NamedTuple, ParamSpec, TypeVar
+
+from experiments.own_modules import module_command, own_path
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+_UNREADABLE = (EOFError, pickle.UnpicklingError, AttributeError, ImportError, IndexError)  # of an answer cut short
 
 
 @contextmanager
@@ -23,44 +26,54 @@ def called_elsewhere(
 ) -> Iterator[Callable[[], _Result]]:
     """Start `function(*args, **kwargs)` in another process, and yield what waits for its result.
 
-    Where that process cannot be started, fails or is killed, waiting for it calls the function here, which raises what
-    there is to raise. The process ends with the context.
+    Where that process cannot be started, fails, is killed or is not understood, waiting for it calls the function here,
+    which raises what there is to raise. The process ends with the context.
 
     Args:
         function: of a module; it and its arguments can be pickled, and it prints nothing.
     """
-    with TemporaryFile() as request, TemporaryFile() as answer:  # unlike pipes, they never make a side wait
-        pickle.dump((function, args, kwargs), request)
-        request.seek(0)
-        process = _started(request, answer)
+    with ExitStack() as stack:
+        other = _started(stack, (function, args, kwargs))
 
         def result() -> _Result:
-            if process is None or process.wait() != 0:
-                return function(*args, **kwargs)
-            answer.seek(0)
-            found: _Result = pickle.load(answer)  # noqa: S301 - our own process wrote it
-            return found
+            if other is not None and other.process.wait() == 0:
+                with suppress(*_UNREADABLE):
+                    other.answer.seek(0)
+                    found: _Result = pickle.load(other.answer)  # noqa: S301 - our own process wrote it
+                    return found
+            return function(*args, **kwargs)
 
         try:
             yield result
         finally:
-            if process is not None:
-                process.kill()
-                process.wait()
+            if other is not None:
+                other.process.kill()
+                other.process.wait()
 
 
-def _started(request: IO[bytes], answer: IO[bytes]) -> "subprocess.Popen[bytes] | None":
-    """Return the process, or None where this user or machine may start no more of them."""
+class _Other(NamedTuple):
+    process: "subprocess.Popen[bytes]"
+    answer: IO[bytes]
+
+
+def _started(stack: ExitStack, request: object) -> _Other | None:
+    """Return a process that is at work; None where this user or machine has no room for it."""
     try:
-        return subprocess.Popen(
-            [sys.executable, "-m", "experiments.other_process"],
-            stdin=request,
+        # files, which unlike pipes never make a side wait
+        asked: IO[bytes] = stack.enter_context(TemporaryFile())  # noqa: SIM115 - the stack closes it
+        answer: IO[bytes] = stack.enter_context(TemporaryFile())  # noqa: SIM115 - likewise
+        pickle.dump(request, asked)
+        asked.seek(0)
+        process = subprocess.Popen(
+            module_command("experiments.other_process"),
+            stdin=asked,
             stdout=answer,
             stderr=subprocess.DEVNULL,  # what fails there is tried again here, where its reason is seen
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ | own_path(),
         )
     except OSError:
         return None
+    return _Other(process, answer)
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """One picture of a study: KL, active units and error over its cells, and the reconstructions."""
 
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from experiments.charts import GREY, draw_charts
+from experiments.charts import GREY, draw_charts, png_of
 from experiments.naming import short_label
 from experiments.reconstructions import Gallery, PictureRow, gallery
 from experiments.references import References, references
@@ -28,12 +27,9 @@ _DPI = 110
 
 def write_overview(study: StudyDirectory, results: StudyResults) -> Path:
     """Draw the study into `report/overview.png` and return the path."""
-    buffer = io.BytesIO()
-    # without time stamps: equal numbers give equal files
-    overview(study, results).savefig(buffer, format="png", metadata={"Software": None})
     study.report.mkdir(exist_ok=True)
     path = study.report / "overview.png"
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, png_of(overview(study, results)))
     return path
 
 

@@ -1,6 +1,7 @@
 """`vae-sweep register`: the selected weights of a run as an MLflow model, which anybody can load by its name."""
 
 import hashlib
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from experiments.stores import Stores
 from experiments.study import coordinator_lock
 from experiments.sweep import stored_sweep
 from experiments.sync import insist, replay
+from tracking.errors import first_line
 from tracking.mlflow_address import shown_uri
 from tracking.mlflow_models import NAME_RULE, ModelRefusedError, is_model_name, log_model
 from vae_core.errors import UserError
@@ -47,9 +49,7 @@ def register(root: Path, word: str, name: str | None, console: Console) -> None:
     history = read_history(found.directory)
     if history.result is None or history.result_attempt is None:
         raise UserError(f"{found.name}: has no result yet; see vae-sweep status {found.study.path.name} --root {root}")
-    weights = (
-        found.directory.attempt(history.result_attempt).path / history.result["artifacts"]["best.pt"]
-    ).read_bytes()
+    weights = _weights(found, history.result_attempt, str(history.result["artifacts"]["best.pt"]))
     console.print(f"Exporting {found.name}, epoch {history.result['best_epoch']}", markup=False, highlight=False)
     module, example = _module_and_example(found, weights)
     uri = Stores(root).tracking_uri
@@ -73,6 +73,17 @@ def register(root: Path, word: str, name: str | None, console: Console) -> None:
         f"See it:   vae-sweep ui --root {root}",
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _weights(found: FoundRun, attempt: int, name: str) -> bytes:
+    file = found.directory.attempt(attempt).path / name
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{found.name}: its selected weights cannot be read ({file}: {error.strerror}); copy them there, or train "
+            f"again: vae-sweep reproduce {found.id}"
+        ) from error
 
 
 def _in_mlflow(found: FoundRun, console: Console) -> str:
@@ -107,7 +118,13 @@ def _module_and_example(found: FoundRun, weights: bytes) -> tuple[Any, npt.NDArr
     if dataset.fingerprint != planned:
         raise UserError(f"{found.name}: the data set is {dataset.fingerprint} now; the run has seen {planned}")
     model = build_model(config.model, dataset.channels, config.seed, "cpu", len(dataset.label_names))
-    model.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True, map_location="cpu"))
+    try:
+        model.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True, map_location="cpu"))
+    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{found.name}: its weights do not fit the models of this version ({first_line(error)}); register it with "
+            "the code that trained it, which its provenance names"
+        ) from error
     return Reconstructor(model), _example(config, dataset)
 
 

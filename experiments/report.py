@@ -86,12 +86,23 @@ def _console_parts(table: Ablation) -> "list[RenderableType]":
     titles = [head(column, table.results) for column in table.columns]
     starred = {key for row in cells for key, entry in row.entries.items() if holds(entry)}
     groups = [[_console_row(row, table.columns, starred) for row in rows] for rows in (cells, table.reference_rows)]
-    notes = [remark, *table.caption, *table.methods, *table.costs]
+    notes = [remark, _only_elsewhere(table), *table.caption, *table.methods, *table.costs]
     return [
         ConsoleTable(table.results.question, titles, groups),
         *(Text(sentence) for sentence in table.answers),
         *(Text(note, style="dim") for note in notes if note),
     ]
+
+
+def _only_elsewhere(table: Ablation) -> str:
+    """Return which parts of the report a terminal is too narrow for."""
+    parts = {
+        "differences to the baseline with intervals, effect sizes and p": bool(table.compared),
+        "two axes as matrices": bool(table.matrices),
+        "the comparison at equal epochs": table.equal_epochs is not None,
+    }
+    missing = [part for part, is_there in parts.items() if is_there]
+    return f"Only in the other forms (--open, --format md, -o DIR): {'; '.join(missing)}." if missing else ""
 
 
 def _shown_cells(table: Ablation) -> tuple[list[TableRow], str]:

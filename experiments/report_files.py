@@ -1,6 +1,5 @@
 """The report's files: one of a chosen format, or a folder of all of them with the studies' pictures."""
 
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,11 +47,11 @@ def write_all(report: Report, folder: Path) -> Iterator[Path]:
     yield _write(folder / "runs.csv", report.runs_csv())
     for table in report.tables:
         if len(table.results.cells) <= MOST_CELLS:
+            from experiments.charts import png_of
             from experiments.overview import overview
 
-            buffer = io.BytesIO()
-            overview(table.study, table.results).savefig(buffer, format="png", metadata={"Software": None})
-            yield _write(folder / "figures" / f"{table.results.name}.png", buffer.getvalue())
+            picture = png_of(overview(table.study, table.results))
+            yield _write(folder / "figures" / f"{table.results.name}.png", picture)
 
 
 def _in_folder(form: str, folder: Path) -> Path:

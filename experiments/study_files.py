@@ -73,14 +73,15 @@ def study_identity(study: StudyDirectory) -> StudyIdentity:
     """Return what tells the study from its namesakes in an MLflow store.
 
     Raises:
-        UserError: its provenance cannot be read.
+        UserError: its provenance is torn.
     """
-    return StudyIdentity(study.path.name, read_facts(study.provenance_file).get("study_id"))
+    file = study.provenance_file
+    return StudyIdentity(study.path.name, read_facts(file).get("study_id") if file.exists() else None)
 
 
 def _torn(file: Path, why: str) -> UserError:
     return UserError(
-        f"{file}: is torn or was changed by hand ({why}); restore it from a copy, or remove it: a report does without"
+        f"{file}: is torn or was changed by hand ({why}); restore it from a copy, or remove it: nothing needs it"
     )
 
 

@@ -1,5 +1,6 @@
 """`vae-sweep sync`: studies replayed into MLflow, each value once: after an outage, or into another server."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from rich.progress import track
 
 from experiments.display import counted
 from experiments.failures import OperationError
+from experiments.file_system import is_read_only
 from experiments.history import held_runs, read_history, read_info
 from experiments.ledger import TrialRecord, read_trials
 from experiments.publish import open_sink, parent_words, publish_parent, write_report
@@ -76,7 +78,7 @@ def _sync_study(study: StudyDirectory, uri: str, console: Console) -> bool:
     with _written_by_nobody_else(study, uri) as at_work:
         sink = open_sink(study, sweep, uri)
         trials = read_trials(study)
-        if not at_work:
+        if not at_work and not is_read_only(study.path):
             write_report(study)
         sent = replay(study, sink, trials, console, at_work=at_work)
     parts = [f"{sent.metrics:,} metric rows", counted(sent.files, "file")]
@@ -106,6 +108,9 @@ def _written_by_nobody_else(study: StudyDirectory, uri: str) -> Iterator[bool]:
     Raises:
         StudyBusyError: another sync, or the coordinator, is sending it there.
     """
+    if is_read_only(study.path):  # an archive: nobody trains there
+        yield False
+        return
     with ExitStack() as stack:
         stack.enter_context(sync_lock(study))
         try:
@@ -166,7 +171,7 @@ def insist(sink: MlflowSink, study: StudyDirectory, call: Callable[[], ForwardRe
         report = call()
         if sink.refusal is None:
             return report
-    raise OperationError(
-        f"{sink.refusal}; what has arrived stays, and to send the rest: vae-sweep sync {study.path.name} "
-        f"--root {study.path.parent}"
-    )
+    root = study.path.parent
+    elsewhere = [] if sink.uri == Stores(root).tracking_uri else ["--to", shown_uri(sink.uri)]
+    again = shlex.join(["vae-sweep", "sync", study.path.name, "--root", str(root), *elsewhere])
+    raise OperationError(f"{sink.refusal}; what has arrived stays, and to send the rest: {again}")

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from experiments.failures import OperationError
 from experiments.guard import GRACE_S
+from experiments.own_modules import module_command, own_path
 from experiments.page_links import fetch, study_links
 from experiments.stores import Stores
 from experiments.web_hosts import LOOPBACK, Place, place
@@ -201,7 +202,7 @@ def _mlflow_command(artifacts: Path, port: int, at: Place) -> list[str]:
 
 
 def _dashboard_command(stores: Stores, port: int, at: Place) -> list[str]:
-    return [sys.executable, "-m", "experiments.dashboard", str(stores.optuna_journal), at.address, str(port), *at.names]
+    return [*module_command("experiments.dashboard"), str(stores.optuna_journal), at.address, str(port), *at.names]
 
 
 def _free_port(option: str, wanted: int | None, usual: int, other: int | None, at: Place) -> int:
@@ -227,11 +228,11 @@ def _start(name: str, command: list[str], port: int, at: Place, settings: dict[s
     log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
     foreign = [key for key in os.environ if key.startswith(_FOREIGN)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.guard", *command],
+        [*module_command("experiments.guard"), *command],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
-        env={key: value for key, value in os.environ.items() if key not in foreign} | _SETTINGS | settings,
+        env={key: value for key, value in os.environ.items() if key not in foreign} | own_path() | _SETTINGS | settings,
     )
     return Server(name, at.url(port), at.own_url(port), process, log)
 

@@ -42,7 +42,7 @@ _STATES = {"FINISHED": "done", "FAILED": "failed", "KILLED": "killed", "RUNNING"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _DESCRIPTION = "mlflow.note.content"
 _OF_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else its pages open as those of a language model
-_LONGEST_DESCRIPTION = 8000  # characters of a tag
+LONGEST_DESCRIPTION = 8000  # characters of a tag
 _PASSING = ("failure", "slurm_job", "node", "device_name", "driver", "verdict", "verdict_because")  # may cease to hold
 
 
@@ -151,6 +151,11 @@ class MlflowSink:
         return self._contact(look)
 
     @property
+    def uri(self) -> str:
+        """Return the tracking URI, which may hold a password."""
+        return self._uri
+
+    @property
     def wait_s(self) -> float:
         """Return the s until the store is asked again; 0 unless it has refused."""
         return max(0.0, self._retry_at - self._clock())
@@ -165,7 +170,7 @@ class MlflowSink:
         Args:
             metrics: name to number.
             artifacts: name in MLflow to local file.
-            description: Markdown for the run's page, instead of the question, where it is not too long for that.
+            description: Markdown for the run's page, at most `LONGEST_DESCRIPTION` characters; "" leaves what is there.
         """
 
         def log(client: "MlflowClient") -> ForwardReport:
@@ -182,7 +187,7 @@ class MlflowSink:
                 parent.files.pop(name, None)  # a table may change and keep its size
                 parent.verified.discard(name)
                 sent_files += upload(client, parent, Upload(path, name))
-            if 0 < len(description) <= _LONGEST_DESCRIPTION:
+            if description:
                 store.send_tags(client, parent, {_DESCRIPTION: description})
             return ForwardReport(parent.id, sent, sent_files)
 

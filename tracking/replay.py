@@ -11,6 +11,7 @@ from tracking.journal import read_journal
 from tracking.run_directory import ChainLine, RunDirectory
 
 _SHOWN_OF_A_SERIES = 4
+_REPEATED = "test/scale"  # val/scale of the same epoch
 _NUMBERED = re.compile(r"(\w+)/.*_(\d+)")
 
 
@@ -57,8 +58,8 @@ def covered(chain: Sequence[ChainLine]) -> Sequence[ChainLine]:
 def metric_rows(chain: Sequence[ChainLine]) -> Iterator[MetricRow]:
     """Yield every measured value of the history, in order.
 
-    Of a numbered series the first four of the val split (`latent/kl_group_0`, ...), so that no run has 60 keys: views
-    get slow with many, and the journal has them all.
+    Of a numbered series the first four of the val split (`latent/kl_group_0`, ...), and nothing that is there under
+    another name, so that no run has 60 keys: views get slow with many, and the journal has them all.
     """
     for item in chain:
         line = item.line
@@ -66,6 +67,8 @@ def metric_rows(chain: Sequence[ChainLine]) -> Iterator[MetricRow]:
             step = line.fields["epoch"] if line.kind == "epoch" else line.fields["best_epoch"]
             for key, value in (line.fields["metrics"] | line.fields.get("system", {})).items():
                 member = _NUMBERED.fullmatch(key)
+                if key == _REPEATED:
+                    continue
                 if member is None or (member[1] == "latent" and int(member[2]) < _SHOWN_OF_A_SERIES):
                     yield MetricRow(key, float(value), step, line.time_ms)
 

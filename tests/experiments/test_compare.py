@@ -257,7 +257,8 @@ def test_the_command_writes_markdown_and_a_picture_and_says_where(painted, vae_s
     assert (tmp_path / "own" / "comparison.md").read_text() == text
     (tmp_path / "file").touch()
     printed = vae_sweep("compare", "run0x0", "run1x0", "--root", root, "-o", tmp_path / "file", check=2)
-    assert "cannot be written" in printed
+    assert printed.startswith("error: -o ")  # before any table
+    assert "cannot be made (File exists)" in printed
 
 
 def test_without_a_finished_run_there_is_no_picture_and_a_reason(root, vae_sweep):

@@ -161,6 +161,8 @@ def test_on_a_terminal_the_asterisk_stands_beside_the_mean_and_shifts_no_other(t
     assert "*" in starred
     assert "*" not in plain
     assert starred[plain.index(mean) + len(mean)] == "*"
+    words = "Only in the other forms (--open, --format md, -o DIR): differences to the baseline with intervals,"
+    assert words in " ".join(console.file.getvalue().split())
 
 
 def test_a_study_without_a_baseline_is_not_compared_and_says_how_to_name_one(tmp_path):

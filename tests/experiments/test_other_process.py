@@ -41,6 +41,30 @@ def test_where_the_process_dies_or_cannot_be_started_the_function_is_called_here
             assert result() == os.getpid()
 
 
+def test_an_answer_that_is_cut_short_is_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, "printf 'half an ans'"))
+    with called_elsewhere(os.getpid) as result:
+        assert result() == os.getpid()
+
+
+def test_without_room_for_temporary_files_the_function_is_called_here(monkeypatch):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("experiments.other_process.TemporaryFile", full)
+    with called_elsewhere(os.getpid) as result:
+        assert result() == os.getpid()
+
+
+def test_namesakes_in_the_current_folder_are_not_imported(monkeypatch, tmp_path):
+    (tmp_path / "experiments").mkdir()
+    for name in ("experiments/__init__.py", "experiments/other_process.py", "pickle.py"):
+        (tmp_path / name).write_text("raise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+    with called_elsewhere(os.getpid) as result:
+        assert result() != os.getpid()
+
+
 def test_an_interruption_leaves_no_process_behind(monkeypatch, tmp_path):
     pids = tmp_path / "pids"
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, f"echo $$ >> {pids}\nexec sleep 600"))

@@ -13,11 +13,13 @@ import torch
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from support.planned import run_inline
+from support.study_builder import CONFIG, StudyBuilder
 
 from tracking.mlflow_experiments import StudyIdentity, ensure_experiment
 from tracking.mlflow_models import ModelRefusedError, is_model_name, log_model
 from tracking.mlflow_store import connect
 from vae_core.config import parse_config
+from vae_core.data import prepare
 from vae_core.models.families import FAMILIES
 from vae_core.models.reconstructor import Reconstructor
 from vae_core.models.vae import build_model
@@ -188,6 +190,22 @@ def test_every_other_name_is_registered_once(name, store):
     run = logged.run_uri.split("/")[1]
     again = log_model(store.uri, run, torch.nn.Identity(), images(2), digest="0" * 16, step=1, tags={}, name=name)
     assert again == logged
+
+
+def test_weights_that_are_gone_or_of_another_model_are_mistakes(printed_by, tmp_path):
+    dataset = prepare(parse_config(CONFIG, "c.yaml").data)
+    builder = StudyBuilder(tmp_path / "study", {"loss.beta": [1.0]}, seeds=(0,), fingerprint=dataset.fingerprint)
+    builder.done(*builder.cell(loss__beta=1.0), artifacts={"best.pt": "artifacts/best.pt"})
+    printed = printed_by("register", "run0x0", "--root", tmp_path, check=2)
+    assert "loss.beta=1.0 seed=0: its selected weights cannot be read" in " ".join(printed.split())
+    assert "vae-sweep reproduce run0x0" in printed
+
+    file = builder.study.run("run0x0").attempt(0).path / "artifacts" / "best.pt"
+    file.parent.mkdir(exist_ok=True)
+    torch.save({"other.weight": torch.zeros(3)}, file)
+    printed = printed_by("register", "run0x0", "--root", tmp_path, check=2)
+    assert "its weights do not fit the models of this version (Error(s) in loading state_dict" in printed
+    assert "Traceback" not in printed
 
 
 LABELLED = """

@@ -53,13 +53,31 @@ FURTHER = ONLY_WITH_A_GPU | ONLY_WITH_WEIGHTS | ONLY_IN_LARGE_IMAGES | ONLY_LEAR
 PREFIXES = {"train", "val", "test", "latent", "time", "system"}
 
 
+def train(write_sweep, root, text):
+    sweep = load_sweep(str(write_sweep(text, "everything.yaml")), [], None)
+    assert run_sweep(sweep, root, Console(file=io.StringIO()), launcher="inline") == 0
+    [folder] = (root / "everything" / "runs").iterdir()
+    return RunDirectory(folder)
+
+
 @pytest.fixture
 def run(write_sweep, tmp_path):
-    sweep = load_sweep(str(write_sweep(EVERYTHING, "everything.yaml")), [], None)
-    console = Console(file=io.StringIO())
-    assert run_sweep(sweep, tmp_path / "runs", console, launcher="inline") == 0
-    [folder] = (tmp_path / "runs" / "everything" / "runs").iterdir()
-    return RunDirectory(folder)
+    return train(write_sweep, tmp_path / "runs", EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "  model.family: cvae\n  data.labelled_fraction: 0.5\n",
+        "  model.family: vae_gan\n",
+        "  model.family: vq\n  model.bottleneck: spatial\n  model.codes: 16\n",
+    ],
+)
+def test_no_family_has_too_many_keys(write_sweep, tmp_path, family):
+    text = EVERYTHING.replace("  model.family: hierarchical\n  model.groups: 12\n", family)
+    keys = {row.key for row in metric_rows(read_chain(train(write_sweep, tmp_path / "runs", text)))}
+    assert len(keys | FURTHER) < MOST_KEYS
+    assert {"val/scale", "test/elbo"} <= keys
 
 
 def test_a_run_with_everything_on(run):

@@ -1,6 +1,7 @@
 """`vae-sweep sync`: everything once, from folders alone, into the root's own store or another one."""
 
 import io
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ from support.study_builder import StudyBuilder
 
 from experiments.asking import stop
 from experiments.failures import OperationError
+from experiments.publish import shortened
 from experiments.rebuild import rebuild
 from experiments.study import coordinator_lock, sync_lock
 from experiments.submitting import keep_launcher
@@ -208,10 +210,52 @@ def test_torn_facts_of_a_study_are_named(root, console):
 
 
 def test_a_server_that_does_not_answer_is_said_with_what_to_do(root, console):
+    again = re.escape(f"vae-sweep sync beta --root {root} --to http://127.0.0.1:9")
     with pytest.raises(
-        OperationError, match=r"MLflow at http://127.0.0.1:9: .*; what has arrived stays, and .*sync beta"
+        OperationError,
+        match=rf"\AMLflow at http://127.0.0.1:9: .*; what has arrived stays, and to send the rest: {again}\Z",
     ):
         sync(root, ["beta"], "http://127.0.0.1:9", console)
+
+
+def test_the_archive_of_a_study_can_be_sent_though_nothing_can_be_written_there(root, console, tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.sync.is_read_only", lambda path: path == root / "beta")
+    for name in ("write_report", "sync_lock", "coordinator_lock"):
+        monkeypatch.setattr(f"experiments.sync.{name}", cannot_write)
+    sync(root, ["beta"], f"sqlite:///{tmp_path}/elsewhere.db", console)
+    assert parents(tmp_path / "elsewhere.db") == [("beta", "FINISHED")]
+
+
+def cannot_write(*arguments):
+    raise OSError(30, "Read-only file system")
+
+
+def test_a_long_table_is_no_description_but_its_answers_are(root, console):
+    report = root / "beta" / "report"
+    report.mkdir(exist_ok=True)
+    rows = "\n".join(["| cell | ELBO |", "| --- | ---: |", *(f"| loss.beta={beta} | 1 |" for beta in range(900))])
+    table = f"# beta\n\nWhat?\n\n{rows}\n\nEvery seed collapses.\n\n- A note.\n"
+    (report / "table.md").write_text(table)
+    sync(root, ["beta"], None, console)
+    client = connect(f"sqlite:///{root}/mlflow.db")
+    experiment = client.get_experiment_by_name("beta").experiment_id
+    [parent] = client.search_runs([experiment], "tags.`vae_sweep.kind` = 'sweep'")
+    words = "# beta\n\nWhat?\n\nEvery seed collapses.\n\nThe whole table is among the artifacts: table.md."
+    assert parent.data.tags["mlflow.note.content"] == words
+
+
+def test_descriptions_are_cut_between_paragraphs():
+    assert shortened("a\n\n| b |\n") == "a\n\n| b |\n"
+    long = shortened("\n\n".join(["x" * 3000, "y" * 3000, "z" * 3000]))
+    assert long == f"{'x' * 3000}\n\n{'y' * 3000}\n\nThe whole table is among the artifacts: table.md."
+
+
+def test_signs_of_markdown_in_a_question_are_shown_as_they_are(root, console):
+    sweep = root / "beta" / "sweep.yaml"
+    sweep.write_text(sweep.read_text().replace("What does the axis do?", "What *does* it do?"))
+    sync(root, ["beta"], None, console)
+    experiment = connect(f"sqlite:///{root}/mlflow.db").get_experiment_by_name("beta")
+    assert experiment.tags["mlflow.note.content"] == r"What \*does\* it do?"
 
 
 def test_an_address_in_the_environment_is_where_everything_goes(root, console, tmp_path, monkeypatch):
