@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -198,7 +197,7 @@ def _mlflow_command(artifacts: Path, port: int, at: Place) -> list[str]:
     hosts = [pattern for name in at.names for pattern in (name, f"{name.replace('[', '[[]')}:*")]
     origins = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]
     options += ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins)]
-    return [sys.executable, "-m", "mlflow", "ui", *options]
+    return [*module_command("mlflow"), "ui", *options]
 
 
 def _dashboard_command(stores: Stores, port: int, at: Place) -> list[str]:
