@@ -33,12 +33,12 @@ COMMAND = [sys.executable, "-m", "experiments.cli"]
 TIMEOUT_S = 120
 
 
-def vae_sweep(*arguments, check=0):
+def vae_sweep(*arguments, check=0, timeout_s=TIMEOUT_S):
     result = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=timeout_s,
         stdin=subprocess.DEVNULL,
     )
     assert result.returncode == check, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
@@ -377,7 +377,7 @@ def test_twenty_rounds_of_kill_9_change_nothing(write_sweep, tmp_path, finished)
     epochs = 300
     longer = ["--set", f"train.epochs={epochs}", "--set", "train.figures_every=50"]
     whole = tmp_path / "whole"
-    vae_sweep("run", sweep, "--root", whole, "--workers", 2, *longer)
+    vae_sweep("run", sweep, "--root", whole, "--workers", 2, *longer, timeout_s=5 * TIMEOUT_S)
     path = tmp_path / "tiny.yaml"
     path.write_text(
         Path(sweep).read_text().replace("train.epochs: 3", f"train.epochs: {epochs}\n  train.figures_every: 50")
