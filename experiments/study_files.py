@@ -81,7 +81,7 @@ def study_identity(study: StudyDirectory) -> StudyIdentity:
 
 def _torn(file: Path, why: str) -> UserError:
     return UserError(
-        f"{file}: is torn or was changed by hand ({why}); restore it from a copy, or remove it: nothing needs it"
+        f"{file}: is torn or was changed by hand ({why}); restore it from a copy, or remove it: a report does without"
     )
 
 

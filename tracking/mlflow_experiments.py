@@ -21,7 +21,7 @@ class StudyIdentity:
 
     Attributes:
         name: the study's name, which its experiment has too where no other study has taken it.
-        id: tells it from its namesakes; None: a study from before there were ids, whose experiment is that of its name.
+        id: tells it from its namesakes; None: a study from before there were ids, or whose provenance was lost.
     """
 
     name: str
@@ -30,7 +30,7 @@ class StudyIdentity:
     @property
     def names(self) -> list[str]:
         """Return the names that its experiment may be made with, the first choice first."""
-        return [self.name] if self.id is None else [self.name, f"{self.name}-{self.id[:8]}"]
+        return [self.name, f"{self.name}-{self.id[:8] if self.id else 'without-id'}"]
 
     @property
     def tags(self) -> dict[str, str]:

@@ -66,9 +66,9 @@ def metric_rows(chain: Sequence[ChainLine]) -> Iterator[MetricRow]:
         if line.kind in ("epoch", "result"):
             step = line.fields["epoch"] if line.kind == "epoch" else line.fields["best_epoch"]
             for key, value in (line.fields["metrics"] | line.fields.get("system", {})).items():
-                member = _NUMBERED.fullmatch(key)
                 if key == _REPEATED:
                     continue
+                member = _NUMBERED.fullmatch(key)
                 if member is None or (member[1] == "latent" and int(member[2]) < _SHOWN_OF_A_SERIES):
                     yield MetricRow(key, float(value), step, line.time_ms)
 

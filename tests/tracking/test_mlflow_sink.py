@@ -324,7 +324,8 @@ def test_a_study_deleted_in_the_web_page_comes_back(store, written_run):
     assert set(store.pairs(written_run).values()) == {1}
 
 
-def test_a_namesake_is_neither_written_to_nor_deleted(store, written_run):
+@pytest.mark.parametrize(("other", "name"), [("c" * 32, "beta-cccccccc"), (None, "beta-without-id")])
+def test_a_namesake_is_neither_written_to_nor_deleted(store, written_run, other, name):
     """Also where its experiment was deleted in the web page: its name stays taken."""
     from mlflow import MlflowClient
 
@@ -335,17 +336,17 @@ def test_a_namesake_is_neither_written_to_nor_deleted(store, written_run):
     own = client.get_experiment_by_name("beta")
     client.delete_experiment(own.experiment_id)
 
-    sink = MlflowSink(store.uri, store.artifacts, StudyIdentity("beta", "c" * 32), "?")
+    sink = MlflowSink(store.uri, store.artifacts, StudyIdentity("beta", other), "?")
     forward(sink, written_run, "FINISHED")
     forward(sink, written_run, "FINISHED")
     assert store.rows("SELECT name, lifecycle_stage FROM experiments ORDER BY experiment_id") == [
         ("Default", "active"),
         ("beta", "deleted"),
-        ("beta-cccccccc", "active"),
+        (name, "active"),
     ]
     assert sink.delete_study().problem is None
-    assert client.get_experiment_by_name("beta-cccccccc") is None
-    assert not (store.artifacts / "beta-cccccccc").exists()
+    assert client.get_experiment_by_name(name) is None
+    assert not (store.artifacts / name).exists()
     assert (store.artifacts / "beta").exists()
     assert store.rows("SELECT count(*) FROM runs WHERE experiment_id = ?", own.experiment_id) == [(2,)]
 
